@@ -1,0 +1,77 @@
+"""A rollout buffer whose minibatches keep the learners apart."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from torch import Tensor
+
+
+class LearnerRolloutBuffer(RolloutBuffer):
+    """SB3's rollout buffer for M learners with E envs each.
+
+    Env column i belongs to learner ``i // E``. Storage, GAE and the handling of episode starts are SB3's; only
+    the minibatches differ: each holds the same number of transitions of every learner, shaped ``(M, b, …)``.
+
+    Args:
+        n_learners: M; must divide ``n_envs``.
+        generator: Source of the minibatches' order.
+        *args: As for SB3's `RolloutBuffer`.
+        **kwargs: As for SB3's `RolloutBuffer`.
+    """
+
+    def __init__(
+        self, *args: Any, n_learners: int = 1, generator: torch.Generator | None = None, **kwargs: Any
+    ) -> None:
+        self.n_learners = n_learners
+        self.generator = generator
+        super().__init__(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Empty the buffer; observations are kept in float32 unless they are integers (images)."""
+        super().reset()
+        if self.observations.dtype == np.float64:
+            self.observations = self.observations.astype(np.float32)
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """Yield the rollout in random minibatches, each transition once.
+
+        Args:
+            batch_size: Transitions in a minibatch over all learners, M·b; ``None`` for the whole rollout.
+
+        Yields:
+            SB3's samples, each field shaped ``(M, b, …)``; actions are ``(M, b)`` if they are discrete.
+        """
+        assert self.full, "The rollout buffer must be full before it is sampled."
+        per_learner = self.buffer_size * self.n_envs // self.n_learners
+        step = per_learner if batch_size is None else batch_size // self.n_learners
+        data = [
+            self._by_learner(array)
+            for array in (
+                self.observations,
+                self.actions,
+                self.values,
+                self.log_probs,
+                self.advantages,
+                self.returns,
+            )
+        ]
+        order = torch.rand(
+            self.n_learners, per_learner, generator=self.generator, device=self.device
+        ).argsort(dim=1)
+        learner = torch.arange(self.n_learners, device=self.device).unsqueeze(1)
+        for start in range(0, per_learner, step):
+            index = order[:, start : start + step]
+            yield RolloutBufferSamples(*(tensor[learner, index] for tensor in data))
+
+    def _by_learner(self, array: np.ndarray) -> Tensor:
+        """Reshape ``(T, M·E, …)`` into a tensor ``(M, T·E, …)``."""
+        tensor = self.to_torch(array, copy=False)
+        tensor = tensor.unflatten(1, (self.n_learners, -1)).transpose(0, 1).flatten(1, 2)
+        is_discrete_action = array is self.actions and np.issubdtype(array.dtype, np.integer)
+        return tensor.squeeze(-1) if is_discrete_action else tensor

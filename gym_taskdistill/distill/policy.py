@@ -1,0 +1,198 @@
+"""The policy that PPMO optimises: a dataset being distilled, an encoder, a critic and the current learners."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from gym_taskdistill.distill.action_distributions import n_outputs
+from gym_taskdistill.distill.trained import TrainedLearners, train_learners
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners import LearnerDistribution, Learners
+
+#: Parameters of the outer loop that have a learning rate of their own.
+PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "encoder")
+
+
+class DistillationPolicy(BasePolicy):
+    """{X_d, Y_d}_θ as parameters, with all that turns it into M acting policies.
+
+    Takes the place of SB3's actor-critic policy. The "actor" is the dataset: to act or to be evaluated, the
+    current learners are trained on it from their fixed initialisations (paper, Algorithm 1, line 12).
+
+    Args:
+        observation_space: Space of (normalised) observations.
+        action_space: `Discrete` or flat `Box`.
+        lr_schedule: SB3's schedule of the dataset's learning rate.
+        use_sde: Only for SB3's signature; must be ``False``.
+        learners: The learner distribution Λ.
+        n_learners: M, learners trained side by side.
+        k: Number of synthetic rows.
+        inner_steps: Steps that each learner takes on the same rows.
+        inner_lr_init: Start of the learned inner learning rate.
+        encoder_layers: l, the layers of the architecture that are learned by the outer loop.
+        y_std: Standard deviation of the normal from which the labels start.
+        log_std_init: Start of the log standard deviation that trained learners have (continuous actions).
+        critic: Distribution from which the critic V_ψ is drawn, once.
+        generator: Source of randomness for the start values.
+
+    Raises:
+        TaskDistillError: The action space is not supported, or the encoder is longer than the architecture.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        use_sde: bool = False,
+        *,
+        learners: LearnerDistribution,
+        n_learners: int,
+        k: int,
+        inner_steps: int,
+        inner_lr_init: float,
+        encoder_layers: int,
+        y_std: float,
+        log_std_init: float,
+        critic: LearnerDistribution,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        if use_sde:
+            raise TaskDistillError("State-dependent exploration is not supported; use use_sde=False.")
+        self.learner_distribution = learners
+        self.n_learners, self.inner_steps = n_learners, inner_steps
+        self.encoder_layers = encoder_layers
+        self.n_outputs = n_outputs(action_space)
+        self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
+        self.continuous = isinstance(action_space, spaces.Box)
+
+        device = generator.device
+        self.x = nn.Parameter(torch.randn(k, *self.obs_shape, generator=generator, device=device))
+        self.y = nn.Parameter(
+            y_std * torch.randn(k, self.n_outputs, generator=generator, device=device)
+        )
+        self.log_inner_lr = nn.Parameter(torch.tensor(math.log(inner_lr_init), device=device))
+        self.encoder_params = nn.ParameterList()
+        encoder = self._draw_encoder(generator)
+        self.sample_learners(generator)
+        self.encoder_params.extend(nn.Parameter(p) for p in encoder.params)
+        self._encoder_structure = encoder
+        self.log_std: nn.Parameter | None = None
+        if self.continuous:
+            # One step pulls a fresh learner's log-std from 0 to a fraction of the label; see `inner_step`.
+            shrink = (1.0 - 2.0 * inner_lr_init / self.n_outputs) ** inner_steps
+            pull = 1.0 - shrink if self.fresh.params else 1.0
+            label = torch.full((self.n_outputs,), log_std_init / pull, device=device)
+            self.log_std = nn.Parameter(label)
+        self.critic = critic.sample(1, self.obs_shape, 1, generator).module()
+
+    def _draw_encoder(self, generator: torch.Generator) -> Learners:
+        if self.encoder_layers:
+            n_layers = len(self.learner_distribution.layers(self.obs_shape, self.n_outputs))
+            if not 0 <= self.encoder_layers <= n_layers:
+                raise TaskDistillError(
+                    f"encoder_layers={self.encoder_layers}, but the architecture has only {n_layers} layers."
+                )
+        return self.learner_distribution.sample(
+            1, self.obs_shape, self.n_outputs, generator, slice(0, self.encoder_layers)
+        )
+
+    @property
+    def encoder(self) -> Learners:
+        """The encoder ε_ξ with its current parameters, a batch of one network."""
+        return self._encoder_structure.replace(tuple(self.encoder_params))
+
+    @property
+    def inner_lr(self) -> Tensor:
+        """The inner learning rate, learned as its logarithm so that it stays positive."""
+        return self.log_inner_lr.exp()
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the outer loop's parameters by group; the critic has its own optimiser."""
+        return {
+            "dataset": [self.x, self.y],
+            "inner_lr": [self.log_inner_lr],
+            "log_std": [] if self.log_std is None else [self.log_std],
+            "encoder": list(self.encoder_params),
+        }
+
+    def sample_learners(self, generator: torch.Generator) -> None:
+        """Draw M fresh learners, to stay fixed through a meta-epoch (Algorithm 1, line 2)."""
+        self.fresh = self.learner_distribution.sample(
+            self.n_learners,
+            self.obs_shape,
+            self.n_outputs,
+            generator,
+            slice(self.encoder_layers, None),
+        )
+
+    def train_learners(self, create_graph: bool) -> TrainedLearners:
+        """Train the current learners on the dataset (Algorithm 1, lines 3 and 12).
+
+        Args:
+            create_graph: Keep the graph back to the dataset.
+
+        Returns:
+            The M trained learners.
+        """
+        return train_learners(
+            self.fresh,
+            self.encoder,
+            self.x,
+            self.y,
+            self.inner_lr,
+            inner_steps=self.inner_steps,
+            log_std_label=self.log_std,
+            create_graph=create_graph,
+        )
+
+    def evaluate_actions(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate actions under the policies π^i that the current dataset teaches.
+
+        Args:
+            obs: ``(M, b, *obs_shape)``.
+            actions: ``(M, b)`` or ``(M, b, n_outputs)``.
+
+        Returns:
+            Values, log-probabilities and entropies, each ``(M, b)``; the last two with the graph through
+            the inner step.
+        """
+        distribution = self.train_learners(create_graph=True).action_distribution(obs)
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """Return the critic's values V_ψ of observations ``(..., *obs_shape)``, shape ``(...)``."""
+        assert isinstance(obs, Tensor)
+        values: Tensor = self.critic(obs.flatten(-len(self.obs_shape))).squeeze(-1)
+        return values
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Not used: PPMO trains learners once per rollout, not once per step."""
+        raise TypeError("Use train_learners().action_distribution(obs).")
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """Act with the current learners: row i with learner ``i // E`` of a training batch, else the first."""
+        assert isinstance(observation, Tensor)
+        trained = self.train_learners(create_graph=False)
+        rows = observation.shape[0]
+        if rows % self.n_learners == 0:
+            obs = observation.unflatten(0, (self.n_learners, rows // self.n_learners))
+        else:
+            obs = observation.unsqueeze(0).expand(self.n_learners, *observation.shape)
+        distribution = trained.action_distribution(obs)
+        if deterministic:
+            actions = distribution.mode()
+        else:
+            generator = torch.Generator(self.x.device).manual_seed(
+                int(torch.randint(2**31, ()).item())
+            )
+            actions = distribution.sample(generator)
+        return actions.flatten(0, 1)[:rows]

@@ -1,0 +1,606 @@
+"""Proximal Policy Meta-Optimization: PPO whose actor is a synthetic dataset (paper, Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
+from gym_taskdistill.distill.card import Card, space_to_dict, versions
+from gym_taskdistill.distill.dataset import DistilledDataset, k_min
+from gym_taskdistill.distill.policy import DistillationPolicy
+from gym_taskdistill.distill.trained import encoder_state
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
+
+SelfPPMO = TypeVar("SelfPPMO", bound="PPMO")
+
+#: What names a learner distribution: a name, a plain description, or the distribution itself.
+LearnersArg = str | Mapping[str, Any] | LearnerDistribution
+
+
+class PPMO(OnPolicyAlgorithm):
+    """Distil an RL environment into a dataset of k rows (paper, Algorithm 1; with an encoder, Algorithm 2).
+
+    PPO with the actor replaced by a synthetic dataset: at each meta-epoch M fresh learners are drawn from Λ
+    and trained on the dataset in one step; they collect a rollout; PPO's loss is differentiated through
+    their inner step to the dataset. Hyperparameters that PPO has too keep SB3's names and meanings.
+
+    Where it differs from the paper by default: M learners per meta-epoch instead of one (``n_learners=1`` is
+    the paper); episodes run on across meta-epochs; dataset and critic have their own gradient clips.
+
+    Args:
+        learners: The learner distribution Λ, in the place of SB3's policy: a name (``"alpha_c"``), a plain
+            description, or a `LearnerDistribution`.
+        env: The environment, as for SB3; its number of envs must be a multiple of ``n_learners``.
+        k: Number of synthetic rows, or ``"k_min"`` for ``ceil(n_actions / 2) + 1`` (Equation 3).
+        n_learners: M, learners per meta-epoch.
+        learning_rate: Learning rate of the synthetic rows and labels (Adam); a number or a schedule.
+        critic_learning_rate: Learning rate of the critic.
+        inner_lr_learning_rate: Learning rate of the logarithm of the inner learning rate; ``None`` follows
+            ``learning_rate``.
+        log_std_learning_rate: Learning rate of the log-std label; ``None`` follows ``learning_rate``.
+        encoder_learning_rate: Learning rate of the encoder; ``None`` follows ``learning_rate``.
+        n_steps: T, steps per env and meta-epoch.
+        batch_size: Transitions per minibatch over all learners, M·b; must divide the rollout.
+        n_epochs: Passes over the rollout.
+        gamma: Discount factor.
+        gae_lambda: λ of the generalised advantage estimator.
+        clip_range: ε of Equation 1; a number or a schedule.
+        normalize_advantage: Normalise advantages in each minibatch, over all learners together.
+        ent_coef: Weight of the entropy bonus.
+        vf_coef: Weight of the value loss (Equation 2).
+        max_grad_norm: Bound on the gradient norm, for the dataset (with encoder) and the critic each.
+        target_kl: Stop the passes when the approximate KL exceeds 1.5 times this; ``None`` for no limit.
+        inner_steps: Steps each learner takes on the same rows; 1 is the paper.
+        inner_lr_init: Start of the learned inner learning rate.
+        encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
+            them is direct-task learning, that is PPO.
+        y_std: Standard deviation of the labels at the start; rows start from N(0, 1).
+        log_std_init: Log standard deviation of trained learners at the start (continuous actions).
+        critic: Distribution from which the critic is drawn.
+        stats_window_size: Episodes in the logged averages.
+        tensorboard_log: Folder for TensorBoard; ``None`` for none.
+        verbose: SB3's verbosity.
+        seed: One number that makes the run reproducible on one machine; ``None`` draws one.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        TaskDistillError: Settings do not fit each other or the env.
+    """
+
+    policy: DistillationPolicy  # type: ignore[assignment]
+    rollout_buffer: LearnerRolloutBuffer
+
+    def __init__(
+        self,
+        learners: LearnersArg,
+        env: GymEnv | str,
+        k: int | str = "k_min",
+        n_learners: int = 4,
+        learning_rate: float | Schedule = 1e-2,
+        critic_learning_rate: float | Schedule = 1e-3,
+        inner_lr_learning_rate: float | Schedule | None = None,
+        log_std_learning_rate: float | Schedule | None = None,
+        encoder_learning_rate: float | Schedule | None = None,
+        n_steps: int = 128,
+        batch_size: int = 1024,
+        n_epochs: int = 4,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        inner_steps: int = 1,
+        inner_lr_init: float = 0.02,
+        encoder_layers: int = 0,
+        y_std: float = 1.0,
+        log_std_init: float = 0.0,
+        critic: LearnersArg = MLP(last_gain=1.0),
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        self.learners = learner_distribution(learners)
+        self.critic = learner_distribution(critic)
+        self.k = k
+        self.n_learners = n_learners
+        self.critic_learning_rate = critic_learning_rate
+        self.group_learning_rates = {
+            "dataset": learning_rate,
+            "inner_lr": inner_lr_learning_rate,
+            "log_std": log_std_learning_rate,
+            "encoder": encoder_learning_rate,
+        }
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.clip_range: float | Schedule = clip_range
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        self.inner_steps = inner_steps
+        self.inner_lr_init = inner_lr_init
+        self.encoder_layers = encoder_layers
+        self.y_std = y_std
+        self.log_std_init = log_std_init
+        self.segment = 0
+        self._earlier_s = 0.0
+        super().__init__(
+            DistillationPolicy,  # type: ignore[arg-type]
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            rollout_buffer_class=LearnerRolloutBuffer,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed,
+            device=device,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Box, spaces.Discrete),
+        )
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_settings()
+        self.generator = torch.Generator(self.device)
+        self.generator.manual_seed(self._segment_seeds()[0])
+        self.rollout_buffer_kwargs = {"n_learners": self.n_learners, "generator": self.generator}
+        self.policy_kwargs = {
+            "learners": self.learners,
+            "n_learners": self.n_learners,
+            "k": self.n_rows,
+            "inner_steps": self.inner_steps,
+            "inner_lr_init": self.inner_lr_init,
+            "encoder_layers": self.encoder_layers,
+            "y_std": self.y_std,
+            "log_std_init": self.log_std_init,
+            "critic": self.critic,
+            "generator": self.generator,
+        }
+        super()._setup_model()
+        groups = self.policy.parameter_groups()
+        self.optimizer = torch.optim.Adam(
+            [{"params": params, "name": name} for name, params in groups.items() if params],
+            lr=1.0,  # set from the schedules before every use
+            eps=1e-5,
+        )
+        self.critic_optimizer = torch.optim.Adam(self.policy.critic.parameters(), lr=1.0, eps=1e-5)
+        self.schedules = {
+            name: FloatSchedule(self.learning_rate if rate is None else rate)
+            for name, rate in self.group_learning_rates.items()
+        }
+        self.critic_schedule = FloatSchedule(self.critic_learning_rate)
+        self.clip_schedule = FloatSchedule(self.clip_range)
+        self.begin_segment(0)
+
+    @property
+    def n_rows(self) -> int:
+        """K, with ``"k_min"`` resolved for this env's actions."""
+        if self.k != "k_min":
+            return int(self.k)
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise TaskDistillError(
+                'k="k_min" needs a Discrete action space (Equation 3); give k as a number.'
+            )
+        return k_min(int(self.action_space.n))
+
+    def _check_settings(self) -> None:
+        rollout = self.n_steps * self.n_envs
+        for name in ("n_learners", "batch_size", "n_epochs", "inner_steps", "n_steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise TaskDistillError(f"{name} must be an integer >= 1, but is {value!r}.")
+        if self.k != "k_min" and (not isinstance(self.k, int) or self.k < 1):
+            raise TaskDistillError(f'k must be an integer >= 1 or "k_min", but is {self.k!r}.')
+        if self.n_envs % self.n_learners:
+            raise TaskDistillError(
+                f"The env has {self.n_envs} columns, which n_learners={self.n_learners} does not divide; "
+                "use a multiple, so that each learner gets the same number of envs."
+            )
+        if self.batch_size % self.n_learners or rollout % self.batch_size:
+            raise TaskDistillError(
+                f"batch_size={self.batch_size} must be a multiple of n_learners={self.n_learners} and divide "
+                f"the rollout of n_steps x n_envs = {rollout} transitions."
+            )
+        if not self.inner_lr_init > 0:
+            raise TaskDistillError(f"inner_lr_init must be > 0, but is {self.inner_lr_init!r}.")
+
+    def dataset(self) -> DistilledDataset:
+        """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
+        assert self.env is not None
+        policy, normalizer = self.policy, self._vec_normalize_env
+        spec = self.env.get_attr("spec")[0]
+        card = Card(
+            env_id="" if spec is None else spec.id,
+            env_kwargs={} if spec is None else dict(spec.kwargs),
+            observation_space=space_to_dict(self.observation_space),
+            action_space=space_to_dict(self.action_space, bounds=True),
+            learners=self.learners.spec(),
+            seed=self.seed,
+            num_timesteps=self.num_timesteps,
+            versions=versions(),
+        )
+        statistics: dict[str, Any] = {}
+        if normalizer is not None and normalizer.norm_obs:
+            rms = normalizer.obs_rms
+            assert not isinstance(rms, dict)
+            statistics = {
+                "obs_mean": torch.as_tensor(rms.mean, dtype=torch.float32),
+                "obs_var": torch.as_tensor(rms.var, dtype=torch.float32),
+                "clip_obs": normalizer.clip_obs,
+            }
+        return DistilledDataset(
+            x=policy.x,
+            y=policy.y,
+            inner_lr=policy.inner_lr.item(),
+            inner_steps=self.inner_steps,
+            log_std=policy.log_std,
+            encoder=encoder_state(policy.encoder),
+            encoder_layers=self.encoder_layers,
+            card=card,
+            **statistics,
+        )
+
+    # -- segments: what makes a run resumable -----------------------------------------------------------------
+
+    def _segment_seeds(self) -> tuple[int, int, int]:
+        assert self.seed is not None
+        words = np.random.SeedSequence([self.seed, self.segment]).generate_state(3)
+        return int(words[0]), int(words[1]), int(words[2])
+
+    def begin_segment(self, segment: int) -> None:
+        """Start a segment of the run: re-seed everything random and reset the envs.
+
+        Simulators cannot be saved. A run is therefore cut into segments, each a function of the learned
+        parameters, the seed and the segment's number alone; a checkpoint lies at the cut. Interrupted and
+        uninterrupted runs pass the same cuts and so stay equal, bit for bit.
+        """
+        self.segment = segment
+        _, generator_seed, env_seed = self._segment_seeds()
+        self.generator.manual_seed(generator_seed)
+        if self.env is not None:
+            self.env.seed(env_seed)
+            self._last_obs = None if segment == 0 else self._reset_env()
+
+    def _reset_env(self) -> np.ndarray:
+        assert self.env is not None
+        obs = self.env.reset()
+        assert isinstance(obs, np.ndarray)
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        return obs
+
+    def load_dataset(self, dataset: DistilledDataset) -> None:
+        """Start from a dataset instead of random rows; the critic still starts afresh.
+
+        Args:
+            dataset: Of the same shapes and, where it has one, the same encoder.
+
+        Raises:
+            TaskDistillError: The dataset does not fit this object's settings.
+        """
+        policy = self.policy
+        pairs: dict[str, tuple[Tensor | None, Tensor | None]] = {
+            "x": (policy.x, dataset.x),
+            "y": (policy.y, dataset.y),
+            "log_std": (policy.log_std, dataset.log_std),
+        }
+        state = encoder_state(policy.encoder)
+        names = sorted({*state, *dataset.encoder})
+        pairs |= {f"encoder.{n}": (state.get(n), dataset.encoder.get(n)) for n in names}
+        shapes = {
+            name: tuple(None if t is None else tuple(t.shape) for t in pair)
+            for name, pair in pairs.items()
+        }
+        for name, (own, other) in shapes.items():
+            if own != other:
+                raise TaskDistillError(
+                    f"The run cannot start from {dataset!r}: its {name} has shape {other}, but the settings "
+                    f"ask for {own}."
+                )
+        with torch.no_grad():
+            policy.log_inner_lr.fill_(math.log(dataset.inner_lr))
+            for name in ("x", "y", "log_std"):
+                own_tensor, other_tensor = pairs[name]
+                if own_tensor is not None and other_tensor is not None:
+                    own_tensor.copy_(other_tensor)
+            for param, value in zip(policy.encoder_params, dataset.encoder.values(), strict=True):
+                param.copy_(value.unsqueeze(0))
+        normalizer = self._vec_normalize_env
+        if normalizer is not None and dataset.obs_mean is not None and dataset.obs_var is not None:
+            rms = normalizer.obs_rms
+            assert isinstance(rms, RunningMeanStd)
+            rms.mean, rms.var = dataset.obs_mean.cpu().numpy(), dataset.obs_var.cpu().numpy()
+            # As if seen for long: the rows are meant for these statistics and should not drift at once.
+            rms.count = 1e6
+
+    @property
+    def wall_clock_s(self) -> float:
+        """Seconds spent in `learn`, over all resumptions."""
+        since = (time.time_ns() - self.start_time) / 1e9 if self.start_time else 0.0
+        return self._earlier_s + since
+
+    def save_checkpoint(self, path: str | PathLike[str]) -> None:
+        """Write all that the run's future depends on, and go on with a new segment.
+
+        The file is written to a temporary name and then renamed, so it is never half there.
+
+        Args:
+            path: File to write; an older checkpoint there is replaced.
+        """
+        self.begin_segment(self.segment + 1)
+        state: dict[str, Any] = {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "segment": self.segment,
+            "num_timesteps": self.num_timesteps,
+            "n_updates": self._n_updates,
+            "wall_clock_s": self.wall_clock_s,
+            "episodes": [[float(e["r"]), int(e["l"])] for e in self.ep_info_buffer or ()],
+            "statistics": self._statistics(),
+        }
+        temporary = Path(f"{path}.tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def load_checkpoint(self, path: str | PathLike[str]) -> None:
+        """Continue from a checkpoint; this object must have been made with the same settings.
+
+        Call ``learn(total - self.num_timesteps, reset_num_timesteps=False)`` afterwards.
+
+        Args:
+            path: A file of `save_checkpoint`.
+
+        Raises:
+            TaskDistillError: The file cannot be read or belongs to other settings.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.policy.load_state_dict(state["policy"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+            self.num_timesteps = state["num_timesteps"]
+            self._n_updates = state["n_updates"]
+            self._earlier_s = state["wall_clock_s"]
+            self.ep_info_buffer = deque(
+                ({"r": r, "l": length} for r, length in state["episodes"]),
+                maxlen=self._stats_window_size,
+            )
+            self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+            self._load_statistics(state["statistics"])
+        except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise TaskDistillError(
+                f'The checkpoint "{path}" cannot be used: it is damaged or belongs to other settings ({reason}).'
+            ) from None
+        self.begin_segment(state["segment"])
+
+    def _statistics(self) -> dict[str, Any]:
+        """Return the running statistics of `VecNormalize` as plain numbers and tensors."""
+        normalizer = self._vec_normalize_env
+        if normalizer is None:
+            return {}
+        moments = {"obs_rms": getattr(normalizer, "obs_rms", None), "ret_rms": normalizer.ret_rms}
+        return {
+            name: [torch.as_tensor(rms.mean), torch.as_tensor(rms.var), float(rms.count)]
+            for name, rms in moments.items()
+            if isinstance(rms, RunningMeanStd)
+        }
+
+    def _load_statistics(self, statistics: dict[str, Any]) -> None:
+        for name, (mean, var, count) in statistics.items():
+            rms = getattr(self._vec_normalize_env, name)
+            rms.mean, rms.var, rms.count = mean.cpu().numpy(), var.cpu().numpy(), count
+
+    # -- Algorithm 1 ------------------------------------------------------------------------------------------
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Draw fresh learners, train them, and let them act (Algorithm 1, lines 2 to 4).
+
+        Episodes that the previous learners began run on: resetting all envs would hide late states.
+
+        Returns:
+            Whether the rollout is complete; ``False`` if a callback asked to stop.
+        """
+        callback.on_rollout_start()
+        self.policy.sample_learners(self.generator)
+        trained = self.policy.train_learners(create_graph=False)
+        rollout_buffer.reset()
+        n_columns = self.n_envs // self.n_learners
+        discrete = isinstance(self.action_space, spaces.Discrete)
+        truncations: list[tuple[int, int, np.ndarray]] = []
+        no_value = torch.zeros(self.n_envs)
+        with torch.no_grad():
+            for step in range(n_rollout_steps):
+                obs = self._to_tensor(self._last_obs)
+                distribution = trained.action_distribution(obs.unflatten(0, (self.n_learners, n_columns)))
+                actions = distribution.sample(self.generator)
+                log_probs = distribution.log_prob(actions).flatten()
+                action_array = actions.flatten(0, 1).cpu().numpy()
+                env_actions = action_array
+                if isinstance(self.action_space, spaces.Box):
+                    env_actions = np.clip(action_array, self.action_space.low, self.action_space.high)
+                new_obs, rewards, dones, infos = env.step(env_actions)
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+                if dones.any():
+                    self._update_info_buffer(infos, dones)
+                    for i in np.flatnonzero(dones):
+                        if infos[i].get("TimeLimit.truncated", False):
+                            truncations.append((step, int(i), infos[i]["terminal_observation"]))
+                rollout_buffer.add(
+                    self._last_obs,  # type: ignore[arg-type]
+                    action_array.reshape(-1, 1) if discrete else action_array,
+                    rewards,
+                    self._last_episode_starts,  # type: ignore[arg-type]
+                    no_value,
+                    log_probs,
+                )
+                self._last_obs = new_obs  # type: ignore[assignment]
+                self._last_episode_starts = dones
+            self._add_values(rollout_buffer, truncations)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _add_values(
+        self, buffer: RolloutBuffer, truncations: list[tuple[int, int, np.ndarray]]
+    ) -> None:
+        """Fill in the critic's values in one pass, bootstrap truncated episodes, and compute advantages."""
+        values = self.policy.predict_values(self._to_tensor(buffer.observations))
+        buffer.values[:] = values.cpu().numpy()
+        if truncations:
+            steps, columns, observations = zip(*truncations, strict=True)
+            terminal = self.policy.predict_values(self._to_tensor(np.stack(observations)))
+            buffer.rewards[list(steps), list(columns)] += self.gamma * terminal.cpu().numpy()
+        last_values = self.policy.predict_values(self._to_tensor(self._last_obs))
+        assert self._last_episode_starts is not None
+        buffer.compute_returns_and_advantage(last_values=last_values, dones=self._last_episode_starts)
+
+    def _to_tensor(self, obs: Any) -> Tensor:
+        return torch.as_tensor(obs, device=self.device, dtype=torch.float32)
+
+    def loss(self, data: RolloutBufferSamples, clip_range: float) -> tuple[Tensor, dict[str, float]]:
+        """Compute PPO's loss on one minibatch, differentiable down to the dataset (Equations 1 and 2).
+
+        Args:
+            data: A minibatch of `LearnerRolloutBuffer`, fields ``(M, b, …)``.
+            clip_range: ε.
+
+        Returns:
+            The total loss (policy, entropy and value terms weighted as in SB3's PPO) and its parts for the log.
+        """
+        values, log_prob, entropy = self.policy.evaluate_actions(data.observations, data.actions)
+        advantages = data.advantages
+        if self.normalize_advantage and advantages.numel() > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - data.old_log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+        policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+        value_loss = (data.returns - values).square().mean()
+        entropy_loss = -entropy.mean()
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        with torch.no_grad():
+            parts = torch.stack(
+                [
+                    policy_loss,
+                    value_loss,
+                    entropy_loss,
+                    (ratio - 1 - log_ratio).mean(),
+                    ((ratio - 1).abs() > clip_range).float().mean(),
+                    loss,
+                ]
+            ).tolist()
+        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
+        return loss, dict(zip(names, parts, strict=True))
+
+    def train(self) -> None:
+        """Update dataset, encoder and critic from the rollout (Algorithm 1, lines 6 to 15)."""
+        self._update_learning_rates()
+        clip_range = self.clip_schedule(self._current_progress_remaining)
+        history: dict[str, list[float]] = defaultdict(list)
+        for _ in range(self.n_epochs):
+            if not self._train_epoch(clip_range, history):
+                break
+            self._n_updates += 1
+        for name, values in history.items():
+            self.logger.record(f"train/{name}", float(np.mean(values)))
+        buffer = self.rollout_buffer
+        self.logger.record(
+            "train/explained_variance",
+            explained_variance(buffer.values.flatten(), buffer.returns.flatten()),
+        )
+        self.logger.record("train/inner_lr", self.policy.inner_lr.item())
+        if self.policy.log_std is not None:
+            trained = self.policy.train_learners(create_graph=False)
+            assert trained.log_std is not None
+            self.logger.record("train/std", trained.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+
+    def _train_epoch(self, clip_range: float, history: dict[str, list[float]]) -> bool:
+        """Make one pass over the rollout; return ``False`` if the KL limit stopped it."""
+        dataset_params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for data in self.rollout_buffer.get(self.batch_size):
+            loss, parts = self.loss(data, clip_range)
+            for name, value in parts.items():
+                history[name].append(value)
+            if self.target_kl is not None and parts["approx_kl"] > 1.5 * self.target_kl:
+                return False
+            self.optimizer.zero_grad()
+            self.critic_optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(dataset_params, self.max_grad_norm)
+            history["dataset_grad_norm"].append(norm.item())
+            torch.nn.utils.clip_grad_norm_(self.policy.critic.parameters(), self.max_grad_norm)
+            self.optimizer.step()
+            self.critic_optimizer.step()
+        return True
+
+    def _update_learning_rates(self) -> None:
+        progress = self._current_progress_remaining
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedules[group["name"]](progress)
+        update_learning_rate(self.critic_optimizer, self.critic_schedule(progress))
+        self.logger.record("train/learning_rate", self.schedules["dataset"](progress))
+
+    def learn(
+        self: SelfPPMO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "PPMO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfPPMO:
+        """Distil for ``total_timesteps`` env steps; arguments as for SB3's algorithms.
+
+        Returns:
+            This object.
+        """
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )

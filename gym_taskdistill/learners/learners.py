@@ -1,0 +1,121 @@
+"""M learners as stacked tensors: a batch of networks that computes like one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gym_taskdistill.learners.layers import Layer
+
+
+@dataclass(frozen=True)
+class LearnerStack:
+    """Learners that share one sequence of layers, their parameters stacked as ``(M, …)``.
+
+    Learners of different widths may share a stack: the narrower ones are padded with zeros. A padded
+    unit outputs ``tanh(0) = relu(0) = 0``, gets a zero gradient on both sides and so stays zero through any
+    number of SGD steps: padding changes nothing but the shape.
+
+    Attributes:
+        layers: The shared layers, at the padded size.
+        params: Weight and bias of each layer in turn, each ``(M, …)``.
+        size: M, the number of learners.
+        shapes: Each learner's own (unpadded) parameter shapes, or ``None`` when nothing is padded.
+    """
+
+    layers: tuple[Layer, ...]
+    params: tuple[Tensor, ...]
+    size: int
+    shapes: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map ``x`` of shape ``(M, b, *in)`` to ``(M, b, *out)``."""
+        for i, layer in enumerate(self.layers):
+            x = layer.forward(self.params[2 * i : 2 * i + 2], x)
+        return x
+
+    def module(self, index: int) -> nn.Sequential:
+        """Export learner ``index`` as a plain `torch.nn.Sequential`, padding removed."""
+        params = [p[index].detach() for p in self.params]
+        if self.shapes is not None:
+            params = [
+                p[tuple(slice(n) for n in shape)]
+                for p, shape in zip(params, self.shapes[index], strict=True)
+            ]
+        return nn.Sequential(
+            *(
+                layer.module(tuple(params[2 * i : 2 * i + 2]))
+                for i, layer in enumerate(self.layers)
+            )
+        )
+
+
+class Learners:
+    """A batch of M learners λ_φ, possibly of several architectures.
+
+    Learners of one depth and similar width are stacked; the batch is the concatenation of its stacks.
+    Immutable: training gives a new batch through `replace`.
+
+    Args:
+        stacks: The stacks, in the order of the learners.
+    """
+
+    def __init__(self, stacks: Sequence[LearnerStack]) -> None:
+        self.stacks = tuple(stacks)
+
+    def __len__(self) -> int:
+        """Number of learners, M."""
+        return sum(stack.size for stack in self.stacks)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{s.size} × {len(s.layers)} layers" for s in self.stacks)
+        return f"Learners({parts})"
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """All parameters of all stacks, in order; each tensor is ``(M_stack, …)``."""
+        return tuple(p for stack in self.stacks for p in stack.params)
+
+    def replace(self, params: Sequence[Tensor]) -> Learners:
+        """Return the same learners with other parameters (ordered as `params`)."""
+        rest: Iterator[Tensor] = iter(params)
+        return Learners(
+            [
+                LearnerStack(s.layers, tuple(next(rest) for _ in s.params), s.size, s.shapes)
+                for s in self.stacks
+            ]
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run every learner.
+
+        Args:
+            x: ``(M, b, *in)``, one batch for each learner, or ``(1, b, *in)``, one batch shared by all.
+
+        Returns:
+            ``(M, b, *out)``.
+        """
+        shared = x.shape[0] == 1
+        outputs, start = [], 0
+        for stack in self.stacks:
+            part = x.expand(stack.size, *x.shape[1:]) if shared else x[start : start + stack.size]
+            outputs.append(stack(part))
+            start += stack.size
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def module(self, index: int = 0) -> nn.Sequential:
+        """Export learner ``index`` as a plain `torch.nn.Sequential` of its layers.
+
+        Raises:
+            IndexError: There is no such learner.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no learner {index}: this batch holds {len(self)}.")
+        for stack in self.stacks:
+            if index < stack.size:
+                return stack.module(index)
+            index -= stack.size
+        raise AssertionError("unreachable")

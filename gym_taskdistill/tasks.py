@@ -1,0 +1,119 @@
+"""A task T_0: an environment, how to make it, and whether a dataset fits it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.vec_env import GymnasiumVecEnv
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment by its id and keyword arguments.
+
+    Attributes:
+        env_id: A registered id, with or without its module: ``"gym_taskdistill:CartPoleND-v0"``.
+        env_kwargs: Keyword arguments for `gymnasium.make`, plain data.
+
+    >>> Task("CartPoleND-v0", {"n": 2}).action_space
+    Discrete(4)
+    """
+
+    env_id: str
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the id with its arguments, such as ``CartPoleND-v0 n=2``."""
+        return " ".join([self.env_id, *(f"{k}={v}" for k, v in self.env_kwargs.items())])
+
+    @cached_property
+    def spec(self) -> EnvSpec:
+        """The env's registration.
+
+        Raises:
+            TaskDistillError: No env has this id.
+        """
+        try:
+            return gym.envs.registration._find_spec(self.env_id)
+        except gym.error.Error as error:
+            hint = did_you_mean(self.env_id, gym.registry)
+            raise TaskDistillError(f'There is no env "{self.env_id}": {error}{hint}') from None
+        except ImportError as error:
+            raise TaskDistillError(
+                f'The module before the colon of "{self.env_id}" cannot be imported: {error}'
+            ) from None
+
+    @cached_property
+    def _spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        env = self.make_env()
+        env.close()
+        return env.observation_space, env.action_space
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """Space of one observation."""
+        return self._spaces[0]
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """Space of one action."""
+        return self._spaces[1]
+
+    @property
+    def is_vectorised(self) -> bool:
+        """Whether the env computes many copies at once, so that thousands of columns are cheap."""
+        return self._native_vector_env is not None
+
+    def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """Make a single gymnasium env.
+
+        Raises:
+            TaskDistillError: The env does not exist or refuses its arguments.
+        """
+        try:
+            return gym.make(self.spec, render_mode=render_mode, **self.env_kwargs)
+        except (TypeError, ValueError, gym.error.Error) as error:
+            raise TaskDistillError(f"{self} cannot be made: {error}") from None
+
+    def make_vec_env(self, n_envs: int, seed: int | None = None) -> VecEnv:
+        """Make ``n_envs`` copies behind SB3's `VecEnv`, with episode statistics.
+
+        The env's own vector env where there is one that resets in the same step, else SB3's `DummyVecEnv`.
+
+        Args:
+            n_envs: Number of columns.
+            seed: Seed of the next reset; ``None`` for a random one.
+        """
+        native = self._native_vector_env
+        if native is None:
+            return make_vec_env(self.make_env, n_envs=n_envs, seed=seed)
+        venv = native(
+            num_envs=n_envs,
+            max_episode_steps=self.spec.max_episode_steps,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            **{**self.spec.kwargs, **self.env_kwargs},
+        )
+        venv.spec = copy.deepcopy(self.spec)
+        venv.spec.kwargs.update(self.env_kwargs)
+        vec_env = VecMonitor(GymnasiumVecEnv(venv))
+        vec_env.seed(seed)
+        return vec_env
+
+    @cached_property
+    def _native_vector_env(self) -> Any:
+        """Our own vector env of this task; others' cannot be relied on to reset in the same step."""
+        entry_point = self.spec.vector_entry_point
+        if not isinstance(entry_point, str) or not entry_point.startswith("gym_taskdistill."):
+            return None
+        return load_env_creator(entry_point)
