@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import tyro
 import yaml
 from rich.console import Console
 from rich.table import Table
+from tqdm import tqdm
 
 from gym_taskdistill import zoo
 from gym_taskdistill.distill.card import Score
@@ -20,7 +22,7 @@ from gym_taskdistill.errors import TaskDistillError
 T = TypeVar("T")
 
 
-def run_command(arguments: type[T], command: Callable[[T], None], argv: Sequence[str] | None) -> None:
+def run_command(arguments: Any, command: Callable[[Any], None], argv: Sequence[str] | None) -> None:
     """Parse a command line and run it; a mistake of the user ends it with one sentence and status 1.
 
     Args:
@@ -67,6 +69,25 @@ def dataset_path(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> 
     if path.suffix == ".safetensors" or path.is_dir():
         return path
     return zoo.find(name, variant, **env_kwargs).path
+
+
+def progress_over(n_episodes: int, shown: bool) -> tqdm[Any]:
+    """Return a progress bar over episodes, with the time left."""
+    return tqdm(total=n_episodes, unit="episode", dynamic_ncols=True, disable=not shown)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that it is never half there.
+
+    Raises:
+        TaskDistillError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise TaskDistillError(f'"{path}" cannot be written: {error.strerror}.') from None
 
 
 def load_dataset(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> DistilledDataset:

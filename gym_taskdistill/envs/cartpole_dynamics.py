@@ -103,8 +103,13 @@ def is_outside(x: Any, theta: Any) -> Any:
 
 
 def observation_space(n: int) -> Box[np.float32]:
-    """Return the observation space of `n` axes, bounded at twice the limits as `CartPole-v1` is."""
-    high = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], dtype=np.float32)
+    """Return the observation space of `n` axes, bounded at twice the limits as `CartPole-v1` is.
+
+    The velocities have no bound; the largest float stands for that, because Gymnasium's checker warns of
+    infinities (and does so for `CartPole-v1`).
+    """
+    unbounded = np.finfo(np.float32).max
+    high = np.array([2 * X_LIMIT, unbounded, 2 * THETA_LIMIT, unbounded], dtype=np.float32)
     high = np.tile(high, n)
     return Box(-high, high, dtype=np.float32)
 

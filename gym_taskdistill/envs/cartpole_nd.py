@@ -51,9 +51,9 @@ class CartPoleNDEnv(gym.Env[npt.NDArray[np.float32], int | np.integer[Any]]):
     | Num    | Observation           | Min                 | Max               |
     |--------|-----------------------|---------------------|-------------------|
     | 4i     | Cart position         | -4.8 m              | 4.8 m             |
-    | 4i + 1 | Cart velocity         | -Inf                | Inf               |
+    | 4i + 1 | Cart velocity         | -3.4e38 (no bound)  | 3.4e38 (no bound) |
     | 4i + 2 | Pole angle            | ~ -0.418 rad (-24°) | ~ 0.418 rad (24°) |
-    | 4i + 3 | Pole angular velocity | -Inf                | Inf               |
+    | 4i + 3 | Pole angular velocity | -3.4e38 (no bound)  | 3.4e38 (no bound) |
 
     **Note:** the ranges are those of the space; an episode terminates earlier, at ±2.4 m or ±12°.
 

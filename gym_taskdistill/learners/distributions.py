@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -219,24 +219,34 @@ def _pad(param: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Mixture(LearnerDistribution):
-    """A mixture of learner distributions, each with the same share of every batch.
+    """A mixture of learner distributions, each with its share of every batch.
 
-    A batch of M learners holds ``M // n`` of each of the n members; the remainder goes to members drawn at
-    random without replacement, so that every member is seen equally often on average, with less variance
-    than independent draws.
+    A batch of M learners holds ``weight * (M // total)`` of each member; the remainder goes to members
+    drawn without replacement: each has its share on average, with less variance than independent draws.
 
     Attributes:
         members: The distributions.
+        weights: Their shares, positive integers; empty for equal shares.
 
     Raises:
-        ValueError: There is no member.
+        ValueError: There is no member, or the weights do not fit the members.
     """
 
-    members: tuple[LearnerDistribution, ...] = field(default_factory=tuple)
+    members: tuple[LearnerDistribution, ...] = ()
+    weights: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.members:
             raise ValueError("A mixture of learners needs at least one member.")
+        weights = tuple(self.weights) or (1,) * len(self.members)
+        if len(weights) != len(self.members) or not all(
+            isinstance(weight, int) and weight >= 1 for weight in weights
+        ):
+            raise ValueError(
+                f"A mixture needs one positive integer weight for each of its {len(self.members)} "
+                f"members, but has {list(self.weights)}."
+            )
+        object.__setattr__(self, "weights", weights)
 
     def sample(
         self,
@@ -246,12 +256,12 @@ class Mixture(LearnerDistribution):
         generator: torch.Generator,
         part: slice = slice(None),
     ) -> Learners:
-        """Draw M learners, the same number of each member; see the base class."""
-        n = len(self.members)
-        counts = [n_learners // n] * n
-        order = torch.randperm(n, generator=generator, device=generator.device).tolist()
-        for i in order[: n_learners % n]:
-            counts[i] += 1
+        """Draw M learners, of each member its share; see the base class."""
+        slots = [i for i, weight in enumerate(self.weights) for _ in range(weight)]
+        counts = [weight * (n_learners // len(slots)) for weight in self.weights]
+        order = torch.randperm(len(slots), generator=generator, device=generator.device).tolist()
+        for slot in order[: n_learners % len(slots)]:
+            counts[slots[slot]] += 1
         stacks: list[LearnerStack] = []
         for member, count in zip(self.members, counts, strict=True):
             if count:
@@ -270,7 +280,11 @@ class Mixture(LearnerDistribution):
 
     def spec(self) -> dict[str, Any]:
         """Describe the mixture as plain data."""
-        return {"family": "mixture", "members": [member.spec() for member in self.members]}
+        return {
+            "family": "mixture",
+            "members": [member.spec() for member in self.members],
+            "weights": list(self.weights),
+        }
 
 
 def _merge(stacks: list[LearnerStack]) -> list[LearnerStack]:
@@ -312,8 +326,9 @@ NAMED_LEARNERS: dict[str, LearnerDistribution] = {
         (
             *(TABLE_1[name] for name in ("alpha_c", "ortho_1", "xavier", "xavier_1")),
             MLP(width=(32, 256), per_batch=True),
-            Mixture(tuple(MLP(depth=(1, 6), per_batch=True) for _ in range(1))),
-        )
+            MLP(depth=(1, 6), per_batch=True),
+        ),
+        weights=(1, 1, 1, 1, 1, 3),
     ),
 }
 

@@ -80,9 +80,7 @@ def test_gradients_equal_torchs() -> None:
     ]
     for ours, theirs, taken, parameters in pairs:
         gradients = [
-            torch.autograd.grad(
-                (d.log_prob(taken).exp() + d.entropy().square()).sum(), parameters
-            )
+            torch.autograd.grad((d.log_prob(taken).exp() + d.entropy().square()).sum(), parameters)
             for d in (ours, theirs)
         ]
         torch.testing.assert_close(*gradients)

@@ -40,7 +40,7 @@ def make(kind: str = "discrete", n_learners: int = M, seed: int = 0) -> LearnerR
 
 
 def fill(buffer: RolloutBuffer) -> dict[str, np.ndarray]:
-    """Fill a buffer; the transition of step t in column i is number ``1 + t·M·E + i`` in every field."""
+    """Fill a buffer; step t of column i is number ``1 + t·M·E + i`` in every field."""
     rng = np.random.default_rng(0)
     columns = np.arange(M * E)
     record: dict[str, list[np.ndarray]] = {name: [] for name in ("reward", "start", "value")}
@@ -85,7 +85,8 @@ def test_each_transition_comes_once_and_to_its_own_learner(
         for data in batches:
             assert numbers(data).shape == (M, per_learner)
             assert torch.equal(
-                data.observations[..., 1], torch.arange(M).float().unsqueeze(1).expand(M, per_learner)
+                data.observations[..., 1],
+                torch.arange(M).float().unsqueeze(1).expand(M, per_learner),
             )
         seen = torch.cat([numbers(data) for data in batches], dim=1)
         assert sorted(seen.flatten().tolist()) == list(range(1, T * M * E + 1))
@@ -149,7 +150,11 @@ def test_one_learner_sees_the_transitions_of_sb3s_buffer(kind: str) -> None:
     def rows(buffer: RolloutBuffer, **settings: Any) -> np.ndarray:
         table = []
         for data in buffer.get(**settings):
-            fields = [field.flatten(0, 1) if buffer is ours else field for field in data if field is not None]
+            fields = [
+                field.flatten(0, 1) if buffer is ours else field
+                for field in data
+                if field is not None
+            ]
             table.append(np.column_stack([f.numpy().reshape(len(fields[0]), -1) for f in fields]))
         joined = np.concatenate(table).astype(np.float32)
         return joined[np.lexsort(joined.T[::-1])]
@@ -171,12 +176,16 @@ def test_advantages_equal_their_definition() -> None:
             for s in range(t, T):
                 ends = starts[s + 1, column]
                 following = 0.0 if ends else values[s + 1, column]
-                advantage += weight * (record["reward"][s, column] + GAMMA * following - values[s, column])
+                advantage += weight * (
+                    record["reward"][s, column] + GAMMA * following - values[s, column]
+                )
                 if ends:
                     break
                 weight *= GAMMA * LAMBDA
             assert buffer.advantages[t, column] == pytest.approx(advantage, abs=1e-5)
-            assert buffer.returns[t, column] == pytest.approx(advantage + values[t, column], abs=1e-5)
+            assert buffer.returns[t, column] == pytest.approx(
+                advantage + values[t, column], abs=1e-5
+            )
 
 
 def test_observations_are_kept_in_float32_and_images_as_they_are() -> None:

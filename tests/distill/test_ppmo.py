@@ -64,7 +64,7 @@ class AtRolloutEnd(BaseCallback):
         return True
 
 
-# -- (a) with the whole network as encoder, PPMO is PPO -------------------------------------------------
+# -- (a) with the whole network as encoder, PPMO is PPO --------------------------------------------
 
 
 def linears(module: nn.Module) -> list[nn.Linear]:
@@ -147,11 +147,11 @@ def test_with_all_layers_in_the_encoder_the_rows_are_left_alone() -> None:
     assert not torch.equal(model.policy.encoder_params[0], weights)
 
 
-# -- (b) Algorithm 1 ------------------------------------------------------------------------------------
+# -- (b) Algorithm 1 -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("learners", ["alpha_c", "table_1"])
+@pytest.mark.parametrize("learners", ["alpha_c", "universal"])
 def test_initialisations_stay_fixed_within_a_meta_epoch(env_id: str, learners: str) -> None:
     drawn: list[tuple[Any, list[Tensor]]] = []
 
@@ -183,7 +183,7 @@ def test_training_moves_the_policy_away_from_the_behaviour_policy() -> None:
 
 
 def test_env_columns_belong_to_learners_in_blocks() -> None:
-    """Column i is played by learner i // E: only then do the log-probabilities of the rollout fit."""
+    """Column i is played by learner i // E: only then do the stored log-probabilities fit."""
 
     def look(model: PPMO) -> None:
         buffer, trained = model.rollout_buffer, model.policy.train_learners(create_graph=False)
@@ -213,11 +213,11 @@ def test_rows_labels_and_learning_rate_all_learn() -> None:
         assert not torch.equal(p, old)
 
 
-# -- (c) time limits ------------------------------------------------------------------------------------
+# -- (c) time limits -------------------------------------------------------------------------------
 
 
 class Recorder(BaseCallback):
-    """Keeps what the env gave, and compares it with the buffer before training changes the critic."""
+    """Keeps what the env gave; compares it with the buffer before training changes the critic."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,7 +262,7 @@ def test_truncated_episodes_are_bootstrapped(env_id: str, limit: int, kinds: set
     assert recorder.kinds == kinds
 
 
-# -- (d) reproducibility --------------------------------------------------------------------------------
+# -- (d) reproducibility ---------------------------------------------------------------------------
 
 
 def test_the_seed_decides_the_run() -> None:
@@ -289,7 +289,7 @@ def test_without_a_seed_runs_differ_and_say_their_seed() -> None:
     assert repeated.dataset() == one.dataset()
 
 
-# -- (e) learning ---------------------------------------------------------------------------------------
+# -- (e) learning ----------------------------------------------------------------------------------
 
 
 def test_it_distils_cart_pole() -> None:
@@ -319,7 +319,7 @@ def test_it_distils_cart_pole() -> None:
     assert after.min > before.mean
 
 
-# -- (f) settings ---------------------------------------------------------------------------------------
+# -- (f) settings ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_it_distils_cart_pole() -> None:
         ({"encoder_layers": 4}, "encoder_layers=4, but the architecture has only 3 layers"),
         ({"encoder_layers": -1}, "encoder_layers=-1"),
         ({"learners": "random_h", "encoder_layers": 1}, "has no single architecture"),
-        ({"learners": "table_1", "encoder_layers": 3}, "has no single architecture"),
+        ({"learners": "universal", "encoder_layers": 3}, "has no single architecture"),
         ({"learners": "alfa_c"}, r'no learners named "alfa_c".*Did you mean "alpha_c"\?'),
         ({"critic": "alfa_c"}, r'no learners named "alfa_c".*Did you mean "alpha_c"\?'),
     ],
@@ -364,7 +364,7 @@ def test_k_min_follows_equation_3(n: int, rows: int) -> None:
     assert model.dataset().y.shape == (rows, 2 * n)
 
 
-# -- (g) continuous actions and schedules ---------------------------------------------------------------
+# -- (g) continuous actions and schedules ----------------------------------------------------------
 
 
 def test_it_runs_on_continuous_actions() -> None:
@@ -481,7 +481,7 @@ def test_each_optimiser_has_its_own_gradient_clip() -> None:
         assert critic_norm == pytest.approx(1e-3, rel=1e-2)
 
 
-# -- (h) the KL limit -----------------------------------------------------------------------------------
+# -- (h) the KL limit ------------------------------------------------------------------------------
 
 
 def count_steps(model: PPMO) -> list[int]:
@@ -511,7 +511,7 @@ def test_a_loose_kl_limit_changes_nothing() -> None:
     assert free.dataset() == limited.dataset()
 
 
-# -- (i) the snapshot -----------------------------------------------------------------------------------
+# -- (i) the snapshot ------------------------------------------------------------------------------
 
 
 def test_the_snapshot_holds_the_normalisers_statistics() -> None:
@@ -570,6 +570,20 @@ def test_the_snapshot_names_the_env_with_its_arguments() -> None:
     task = Task("CartPoleND-v0", {"n": 2})
     card = small(task.make_vec_env(N_ENVS)).dataset().card
     assert (card.env_id, card.env_kwargs) == ("CartPoleND-v0", {"n": 2})
+
+
+@pytest.mark.parametrize("make", [lambda t: t.make_vec_env(N_ENVS), lambda t: sb3_vec_env(t)])
+@pytest.mark.parametrize("task", [Task("Pendulum-v1", {"g": 5.0}), Task("CartPole-v1")], ids=str)
+def test_the_card_alone_makes_the_task_again(task: Task, make: Callable[[Task], VecEnv]) -> None:
+    """A render mode belongs to the run, not to the task."""
+    dataset = small(make(task)).dataset()
+    assert dataset.card.env_kwargs == task.env_kwargs
+    assert evaluate(dataset, 1, 1).task == task
+
+
+def sb3_vec_env(task: Task) -> VecEnv:
+    """Make the env as SB3's users do; SB3 asks for frames on its own."""
+    return make_vec_env(task.env_id, N_ENVS, env_kwargs=dict(task.env_kwargs))
 
 
 def test_a_snapshot_survives_its_file() -> None:

@@ -44,7 +44,7 @@ def equal(a: Learners, b: Learners) -> bool:
     )
 
 
-# (orthogonal: W has singular values gain; xavier: entries have variance gain² · 2 / (fan_in + fan_out))
+# Orthogonal: all singular values are the gain; Xavier: entries vary by gain² · 2 / (in + out).
 @pytest.mark.parametrize(
     ("name", "law", "gain", "last_gain"),
     [
@@ -65,7 +65,9 @@ def test_the_fixed_columns_of_table_1(name: str, law: str, gain: float, last_gai
     for weight, sigma in zip(weights, (gain, gain, last_gain), strict=True):
         if law == "orthogonal":
             singular = torch.linalg.svdvals(weight)
-            torch.testing.assert_close(singular, torch.full_like(singular, sigma), rtol=1e-4, atol=0)
+            torch.testing.assert_close(
+                singular, torch.full_like(singular, sigma), rtol=1e-4, atol=0
+            )
         else:
             std = sigma * math.sqrt(2 / (weight.shape[1] + weight.shape[2]))
             assert weight.std().item() == pytest.approx(std, rel=0.03)
@@ -155,8 +157,46 @@ def test_a_mixture_shares_a_batch_out_evenly(n_learners: int) -> None:
         assert totals[member.width] == pytest.approx(20 * n_learners, abs=20)  # 5 sigma and more
 
 
+@pytest.mark.parametrize("n_learners", [1, 3, 4, 10])
+def test_weights_are_shares_of_a_batch(n_learners: int) -> None:
+    mixture = Mixture((MLP(width=8), MLP(width=16)), weights=(3, 1))
+    totals: Counter[int] = Counter()
+    for seed in range(200):
+        learners = mixture.sample(n_learners, (4,), 2, generator(seed))
+        widths = Counter(architecture(learners, i)[0][0] for i in range(n_learners))
+        assert sum(widths.values()) == n_learners
+        assert widths[8] >= 3 * (n_learners // 4)
+        assert widths[16] >= n_learners // 4
+        totals.update(widths)
+    assert totals[16] == pytest.approx(50 * n_learners, abs=0 if n_learners == 4 else 35)
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 0), (1, -1), (1, 1, 1), (0.5, 0.5)])
+def test_weights_that_do_not_fit_are_refused(weights: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="one positive integer weight for each of its 2 members"):
+        Mixture((MLP(), MLP()), weights)
+
+
+def test_one_architecture_per_batch_varies_over_batches() -> None:
+    family = MLP(width=(8, 12), depth=(1, 3), per_batch=True)
+    seen = set()
+    for seed in range(150):
+        learners = family.sample(5, (4,), 2, generator(seed))
+        (stack,) = learners.stacks
+        assert stack.size == 5
+        assert stack.shapes is None
+        seen.add((stack.layers[0].shapes[1][0], len(stack.layers) - 1))
+        outputs = learners(torch.ones(1, 1, 4))
+        assert len(torch.unique(outputs[:, 0, 0])) == 5  # but every learner draws its own weights
+    assert seen == {(width, depth) for width in range(8, 13) for depth in range(1, 4)}
+    with pytest.raises(TaskDistillError, match="has no single architecture"):
+        family.layers((4,), 2)
+
+
 def test_a_mixture_stacks_members_of_equal_layers() -> None:
-    learners = Mixture((MLP(), MLP(gain=1.0), MLP(init="xavier_uniform"))).sample(9, (4,), 2, generator())
+    learners = Mixture((MLP(), MLP(gain=1.0), MLP(init="xavier_uniform"))).sample(
+        9, (4,), 2, generator()
+    )
     assert [stack.size for stack in learners.stacks] == [9]
 
 
@@ -167,7 +207,7 @@ def test_a_mixture_of_equal_architectures_can_share_an_encoder() -> None:
         different.layers((4,), 2)
 
 
-@pytest.mark.parametrize("name", ["random_h", "random_L", "table_1"])
+@pytest.mark.parametrize("name", ["random_h", "random_L", "universal"])
 def test_a_random_architecture_cannot_share_an_encoder(name: str) -> None:
     with pytest.raises(TaskDistillError, match="has no single architecture.*encoder_layers=0"):
         NAMED_LEARNERS[name].layers((4,), 2)
@@ -198,7 +238,9 @@ def test_a_spec_survives_json(name: str) -> None:
     distribution = NAMED_LEARNERS[name]
     again = learner_distribution(json.loads(json.dumps(distribution.spec())))
     assert again == distribution
-    assert equal(again.sample(7, (4,), 2, generator()), distribution.sample(7, (4,), 2, generator()))
+    assert equal(
+        again.sample(7, (4,), 2, generator()), distribution.sample(7, (4,), 2, generator())
+    )
 
 
 def test_members_of_a_mixture_may_be_named() -> None:

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from gym_taskdistill.learners.inits import INIT_LAWS, orthogonal, xavier_uniform
 
-SHAPES = {"tall": (64, 4), "wide": (2, 64), "square": (16, 16), "image": (8, 4, 3, 3), "row": (1, 64)}
+SHAPES = {
+    "tall": (64, 4),
+    "wide": (2, 64),
+    "square": (16, 16),
+    "image": (8, 4, 3, 3),
+    "row": (1, 64),
+}
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 laws = pytest.mark.parametrize("law", INIT_LAWS.values(), ids=INIT_LAWS)
 
@@ -34,7 +40,9 @@ def same_distribution(ours: Tensor, theirs: Tensor) -> bool:
     variance_error = (ours.var(0) / theirs.var(0)).log().abs().max()
     noise = math.sqrt(2 / n)
     return bool(
-        quantiles.abs().max() < 0.1 * scale and mean_error < 5 * noise and variance_error < 7.5 * noise
+        quantiles.abs().max() < 0.1 * scale
+        and mean_error < 5 * noise
+        and variance_error < 7.5 * noise
     )
 
 

@@ -34,7 +34,9 @@ def inputs(*shape: int) -> Tensor:
 @batches
 def test_a_batch_equals_its_exported_modules(family: LearnerDistribution) -> None:
     learners = sample(family, dtype=torch.float32)
-    learners = learners.replace([p + 0.01 for p in learners.params]) if _unpadded(learners) else learners
+    learners = (
+        learners.replace([p + 0.01 for p in learners.params]) if _unpadded(learners) else learners
+    )
     x = inputs(len(learners), ROWS, OBS).float()
     together = learners(x)
     assert together.shape == (len(learners), ROWS, OUTPUTS)
@@ -69,7 +71,7 @@ def test_observations_of_higher_rank_are_flattened() -> None:
 
 @batches
 def test_every_learner_trains_as_if_it_were_alone(family: LearnerDistribution) -> None:
-    """A padded learner, trained in its stack, equals the unpadded one trained by plain torch SGD."""
+    """A padded learner, trained in its stack, equals the unpadded one under plain torch SGD."""
     learners = sample(family)
     x, y, lr = inputs(ROWS, OBS), inputs(ROWS, OUTPUTS), 0.3
     trained, _ = inner_step(learners, x, y, lr, inner_steps=3)

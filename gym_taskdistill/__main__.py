@@ -1,0 +1,40 @@
+"""``taskdistill <command>``, also ``python -m gym_taskdistill <command>``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from gym_taskdistill.errors import did_you_mean
+
+#: Commands and the modules that run them; each is also ``python -m gym_taskdistill.<command>``.
+COMMANDS = {
+    "train": "distil an environment into a dataset",
+    "evaluate": "train fresh agents on a dataset and test them",
+    "enjoy": "watch or record a fresh agent",
+    "zoo": "list, show and add distilled datasets",
+    "plot": "draw learning curves and the rows of a dataset",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command that the first argument names."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: taskdistill COMMAND [OPTIONS]\n")
+        for name, summary in COMMANDS.items():
+            print(f"  {name:10}{summary}")
+        print("\ntaskdistill COMMAND --help tells a command's options.")
+        return
+    command, *rest = arguments
+    if command not in COMMANDS:
+        hint = did_you_mean(command, COMMANDS)
+        raise SystemExit(f'error: there is no command "{command}"; use {", ".join(COMMANDS)}.{hint}')
+    # Imported only now: a command should not wait for the libraries of another.
+    module = "zoo.__main__" if command == "zoo" else command
+    importlib.import_module(f"gym_taskdistill.{module}").main(rest)
+
+
+if __name__ == "__main__":
+    main()
