@@ -84,7 +84,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
                 learners=learners,
                 deterministic=args.deterministic,
                 seed=args.seed,
-                progress=bar.update,
+                progress=lambda episodes: bar.update(episodes),
             )
             scores.append(result.score)
     print_scores(f"{dataset!r}", scores)

@@ -22,7 +22,7 @@ from gym_taskdistill.tasks import Task
 MAX_COLUMNS = {True: 10_000, False: 64}
 
 #: Called with the number of finished episodes.
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ def evaluate(
         ValueError: There is no agent or no episode.
     """
     if n_agents < 1 or n_episodes < 1:
-        raise ValueError(f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}.")
+        raise ValueError(
+            f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
+        )
     task = task or Task(dataset.card.env_id, dataset.card.env_kwargs)
     dataset.check_env((task.observation_space, task.action_space))
     distribution = learner_distribution(dataset.card.learners if learners is None else learners)

@@ -49,9 +49,7 @@ class DistilledPolicy:
         if n_learners < 1:
             raise TaskDistillError(f"A policy needs at least 1 learner, not {n_learners}.")
         self.dataset = dataset
-        self.learners = learner_distribution(
-            dataset.card.learners if learners is None else learners
-        )
+        self.learners = learner_distribution(dataset.card.learners if learners is None else learners)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._generator = torch.Generator(dataset.x.device).manual_seed(self.seed)
         self.trained = train_fresh_learners(dataset, n_learners, self._generator, self.learners)
@@ -123,9 +121,7 @@ class DistilledPolicy:
         Raises:
             DatasetError: The observation has another shape than the dataset's.
         """
-        obs = torch.as_tensor(
-            np.asarray(observation), dtype=torch.float32, device=self.dataset.x.device
-        )
+        obs = torch.as_tensor(np.asarray(observation), dtype=torch.float32, device=self.dataset.x.device)
         shape = self.dataset.obs_shape
         single = tuple(obs.shape) == shape
         if not single and tuple(obs.shape[1:]) != shape:
@@ -146,9 +142,7 @@ class DistilledPolicy:
         space = self.dataset.card.action_space
         if space["type"] != "Box":
             return actions
-        clipped: np.ndarray = np.clip(
-            actions, np.float32(space["low"]), np.float32(space["high"])
-        )
+        clipped: np.ndarray = np.clip(actions, np.float32(space["low"]), np.float32(space["high"]))
         return clipped
 
     def ensemble(self, n_learners: int) -> DistilledPolicy:

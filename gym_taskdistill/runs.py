@@ -53,9 +53,7 @@ class Run:
     warm_start: str | None = None
 
     @classmethod
-    def create(
-        cls, recipe: Recipe, seed: int, root: Path, name: str, warm_start: str | None = None
-    ) -> Run:
+    def create(cls, recipe: Recipe, seed: int, root: Path, name: str, warm_start: str | None = None) -> Run:
         """Make the folder ``<root>/<name>_<number>`` of a new run.
 
         Args:

@@ -81,9 +81,12 @@ class Task:
         Raises:
             TaskDistillError: The env does not exist or refuses its arguments.
         """
+        kwargs = dict(self.env_kwargs)
+        if render_mode is not None:
+            kwargs["render_mode"] = render_mode
         try:
-            return gym.make(self.spec, render_mode=render_mode, **self.env_kwargs)
-        except (TypeError, ValueError, gym.error.Error) as error:
+            return gym.make(self.spec, **kwargs)
+        except (TypeError, ValueError, ImportError, gym.error.Error) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
 
     def make_vec_env(self, n_envs: int, seed: int | None = None) -> VecEnv:
@@ -98,12 +101,15 @@ class Task:
         native = self._native_vector_env
         if native is None:
             return make_vec_env(self.make_env, n_envs=n_envs, seed=seed)
-        venv = native(
-            num_envs=n_envs,
-            max_episode_steps=self.spec.max_episode_steps,
-            autoreset_mode=AutoresetMode.SAME_STEP,
-            **{**self.spec.kwargs, **self.env_kwargs},
-        )
+        limit = {"max_episode_steps": self.spec.max_episode_steps}
+        try:
+            venv = native(
+                num_envs=n_envs,
+                autoreset_mode=AutoresetMode.SAME_STEP,
+                **{**limit, **self.spec.kwargs, **self.env_kwargs},
+            )
+        except (TypeError, ValueError) as error:
+            raise TaskDistillError(f"{self} cannot be made: {error}") from None
         venv.spec = copy.deepcopy(self.spec)
         venv.spec.kwargs.update(self.env_kwargs)
         vec_env = VecMonitor(GymnasiumVecEnv(venv))

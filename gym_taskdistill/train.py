@@ -29,7 +29,8 @@ class TrainArgs:
     """Arguments of the environment, as key=value: --env-kwargs n=3."""
 
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
-    """Settings of the recipe to change, PPMO's hyperparameters included: --set k=512 learning_rate=lin_0.01."""
+    """Settings of the recipe to change, PPMO's hyperparameters included:
+    --set k=512 learning_rate=lin_0.01."""
 
     total_timesteps: int | None = None
     """Env steps of the run, in place of the recipe's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +17,7 @@ from gym_taskdistill.distill.card import Card, space_to_dict
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.evaluation import Evaluation, evaluate
-from gym_taskdistill.learners import ALPHA_C, MLP
+from gym_taskdistill.learners import ALPHA_C, MLP, LearnerDistribution, Learners, LearnerStack
 from gym_taskdistill.tasks import Task
 
 CARTPOLE_ND = Task("CartPoleND-v0", {"n": 1})
@@ -71,9 +72,9 @@ def test_envs_that_are_not_vectorised_play_in_chunks(n_agents: int) -> None:
     """70 agents do not fit the 64 columns that run side by side, nor do they divide them."""
     assert not CARTPOLE.is_vectorised
     finished: list[int] = []
-    evaluation = evaluate(dataset(CARTPOLE), n_agents, 2, progress=finished.append)
-    assert evaluation.returns.shape == (n_agents, 2)
-    assert sum(finished) == 2 * n_agents
+    evaluation = evaluate(dataset(CARTPOLE), n_agents, 1, progress=finished.append)
+    assert evaluation.returns.shape == (n_agents, 1)
+    assert sum(finished) == n_agents
     np.testing.assert_array_equal(evaluation.returns, evaluation.lengths)
     assert evaluation.lengths.min() >= 8
     if n_agents == 70:
@@ -87,6 +88,39 @@ def test_continuous_actions_and_frozen_statistics() -> None:
     assert (evaluation.lengths == 200).all()
     assert (evaluation.returns < 0).all()
     assert len(np.unique(evaluation.returns)) == 6
+
+
+def test_agents_see_normalised_observations() -> None:
+    """Statistics under which all observations look alike leave nothing but a constant push."""
+    sees = evaluate(dataset(CARTPOLE_ND), 5, 4, deterministic=True)
+    blind = dataset(CARTPOLE_ND, obs_mean=torch.full((4,), 100.0), obs_var=torch.ones(4), clip_obs=1.0)
+    lengths = evaluate(blind, 5, 4, deterministic=True).lengths
+    assert lengths.max() <= 11
+    assert sees.lengths.min() > 11
+
+
+class Clones(LearnerDistribution):
+    """Learners without any variety."""
+
+    def sample(
+        self,
+        n_learners: int,
+        obs_shape: Sequence[int],
+        n_outputs: int,
+        generator: torch.Generator,
+        part: slice = slice(None),
+    ) -> Learners:
+        same = torch.Generator().manual_seed(0)
+        (one,) = ALPHA_C.sample(1, obs_shape, n_outputs, same, part).stacks
+        params = tuple(p.repeat(n_learners, *[1] * (p.dim() - 1)) for p in one.params)
+        return Learners([LearnerStack(one.layers, params, n_learners)])
+
+
+def test_every_episode_has_its_own_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clones that always take the mode differ in nothing but their envs."""
+    monkeypatch.setattr(evaluation_module, "MAX_COLUMNS", {True: 2, False: 2})
+    evaluation = evaluate(pendulum(), 4, 2, learners=Clones(), deterministic=True)
+    assert len(np.unique(evaluation.returns)) == 8
 
 
 @pytest.mark.parametrize("task", [CARTPOLE_ND, CARTPOLE], ids=str)
@@ -121,11 +155,10 @@ def test_it_agrees_with_a_plain_loop_over_single_envs(deterministic: bool) -> No
     torch.manual_seed(0)
     means = []
     env = gym.make("CartPoleND-v0", n=1)
-    for agent in range(16):
+    for agent in range(12):
         policy = _train_plainly(data)
         returns = [
-            _play_plainly(env, policy, deterministic, seed=1000 + 2 * agent + episode)
-            for episode in range(2)
+            _play_plainly(env, policy, deterministic, seed=1000 + 2 * agent + episode) for episode in range(2)
         ]
         means.append(np.mean(returns))
     ours, theirs = evaluation.agent_means, np.array(means)
@@ -165,14 +198,14 @@ def _train_plainly(data: DistilledDataset) -> nn.Sequential:
 
 def test_short_episodes_are_not_over_represented(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping at the first n episodes that end, over all columns, would bias returns downwards."""
-    all_at_once = evaluate(dataset(CARTPOLE_ND), 100, 6, seed=1)
-    monkeypatch.setattr(evaluation_module, "MAX_COLUMNS", {True: 300, False: 1})
-    in_turns = evaluate(dataset(CARTPOLE_ND), 100, 6, seed=2)  # 3 columns for each agent
-    error = np.hypot(all_at_once.std, in_turns.std) / np.sqrt(100)
+    all_at_once = evaluate(dataset(CARTPOLE_ND), 64, 6, seed=1)
+    monkeypatch.setattr(evaluation_module, "MAX_COLUMNS", {True: 3 * 64, False: 1})
+    in_turns = evaluate(dataset(CARTPOLE_ND), 64, 6, seed=2)  # 3 columns for each agent
+    error = np.hypot(all_at_once.std, in_turns.std) / np.sqrt(64)
     assert abs(all_at_once.mean - in_turns.mean) < 4 * error
     # Each column's first and second episode alike.
     first, second = in_turns.returns[:, ::2].mean(), in_turns.returns[:, 1::2].mean()
-    assert abs(first - second) < 4 * np.hypot(*in_turns.returns.std(axis=0)[:2]) / np.sqrt(300)
+    assert abs(first - second) < 4 * np.hypot(*in_turns.returns.std(axis=0)[:2]) / np.sqrt(3 * 64)
 
 
 def test_the_summary_is_over_agents() -> None:
@@ -221,9 +254,7 @@ def test_another_env_with_the_same_spaces_may_be_the_task() -> None:
     assert evaluation.score.env_id == "CartPole-v1"
 
 
-@pytest.mark.parametrize(
-    "task", [Task("CartPoleND-v0", {"n": 2}), PENDULUM, Task("Acrobot-v1")], ids=str
-)
+@pytest.mark.parametrize("task", [Task("CartPoleND-v0", {"n": 2}), PENDULUM, Task("Acrobot-v1")], ids=str)
 def test_a_task_that_does_not_fit_is_refused(task: Task) -> None:
     with pytest.raises(DatasetError, match="CartPoleND-v0"):
         evaluate(dataset(CARTPOLE_ND), 1, 1, task=task)

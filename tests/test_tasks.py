@@ -130,9 +130,7 @@ def test_an_env_that_does_not_exist_is_refused(env_id: str, message: str) -> Non
             use()
 
 
-@pytest.mark.parametrize(
-    "task", [Task("CartPole-v1", {"m": 2}), Task("CartPoleND-v0", {"m": 2})], ids=str
-)
+@pytest.mark.parametrize("task", [Task("CartPole-v1", {"m": 2}), Task("CartPoleND-v0", {"m": 2})], ids=str)
 def test_an_unknown_argument_is_refused(task: Task) -> None:
     for use in (task.make_env, lambda: task.make_vec_env(2)):
         with pytest.raises(TaskDistillError, match=rf"^{task} cannot be made: .*'m'"):
@@ -142,9 +140,7 @@ def test_an_unknown_argument_is_refused(task: Task) -> None:
 def test_a_wrong_argument_is_refused() -> None:
     task = Task("CartPoleND-v0", {"n": 0})
     for use in (task.make_env, lambda: task.make_vec_env(2)):
-        with pytest.raises(
-            TaskDistillError, match=r"CartPoleND-v0 n=0 cannot be made: .*at least 1"
-        ):
+        with pytest.raises(TaskDistillError, match=r"CartPoleND-v0 n=0 cannot be made: .*at least 1"):
             use()
 
 

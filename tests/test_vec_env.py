@@ -78,9 +78,7 @@ def test_it_behaves_as_sb3s_own_vec_env(env_id: str, limit: int) -> None:
         for info, info_, done in zip(infos, infos_, dones, strict=True):
             assert ("terminal_observation" in info) == done
             if done:
-                np.testing.assert_array_equal(
-                    info["terminal_observation"], info_["terminal_observation"]
-                )
+                np.testing.assert_array_equal(info["terminal_observation"], info_["terminal_observation"])
                 assert info["TimeLimit.truncated"] == info_["TimeLimit.truncated"]
                 ends.append(info["TimeLimit.truncated"])
     assert ends
@@ -150,12 +148,8 @@ def test_a_seed_holds_for_one_reset() -> None:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
 def test_other_autoreset_modes_are_refused(mode: AutoresetMode) -> None:
-    venv = gym.make_vec(
-        "CartPole-v1", 2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}
-    )
-    with pytest.raises(
-        TaskDistillError, match=r"make it with autoreset_mode=.*SAME_STEP"
-    ) as caught:
+    venv = gym.make_vec("CartPole-v1", 2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode})
+    with pytest.raises(TaskDistillError, match=r"make it with autoreset_mode=.*SAME_STEP") as caught:
         GymnasiumVecEnv(venv)
     assert str(mode) in str(caught.value)
     with pytest.raises(TaskDistillError, match="reset in the same step"):

@@ -53,9 +53,7 @@ def test_layout(root: Path) -> None:
         "CartPoleND-v0/n=2,k_min",
         "Hopper-v5/k64",
     ]
-    wanted = [
-        f"{folder}/dataset.{suffix}" for folder in folders for suffix in ("json", "safetensors")
-    ]
+    wanted = [f"{folder}/dataset.{suffix}" for folder in folders for suffix in ("json", "safetensors")]
     assert files == sorted(wanted)
 
 
@@ -108,9 +106,7 @@ def test_find(root: Path, args: list[str], kwargs: dict[str, Any], name: str) ->
         (["ALE/Pong-v5"], {}, "no default datasets; .* encoder3; encoder4"),
     ],
 )
-def test_find_lists_what_there_is(
-    root: Path, args: list[str], kwargs: dict[str, Any], message: str
-) -> None:
+def test_find_lists_what_there_is(root: Path, args: list[str], kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ZooError, match=message) as raised:
         zoo.find(*args, root=root, **kwargs)
     assert "\n" not in str(raised.value)

@@ -70,7 +70,7 @@ class Categorical(ActionDistribution):
 
 
 class DiagGaussian(ActionDistribution):
-    """Independent normals: ``mean`` is ``(..., A)``, ``log_std`` broadcasts to it; actions are ``(..., A)``."""
+    """Independent normals of means ``(..., A)`` and a ``log_std`` that broadcasts to them."""
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean, self.log_std = mean, log_std.expand_as(mean)

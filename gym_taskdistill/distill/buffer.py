@@ -15,8 +15,9 @@ from torch import Tensor
 class LearnerRolloutBuffer(RolloutBuffer):
     """SB3's rollout buffer for M learners with E envs each.
 
-    Env column i belongs to learner ``i // E``. Storage, GAE and the handling of episode starts are SB3's; only
-    the minibatches differ: each holds the same number of transitions of every learner, shaped ``(M, b, …)``.
+    Env column i belongs to learner ``i // E``. Storage, GAE and the handling of episode starts are
+    SB3's; only the minibatches differ: each holds the same number of transitions of every learner,
+    shaped ``(M, b, …)``.
 
     Args:
         n_learners: M; must divide ``n_envs``.
@@ -26,7 +27,11 @@ class LearnerRolloutBuffer(RolloutBuffer):
     """
 
     def __init__(
-        self, *args: Any, n_learners: int = 1, generator: torch.Generator | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        n_learners: int = 1,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
     ) -> None:
         self.n_learners = n_learners
         self.generator = generator

@@ -302,9 +302,7 @@ def as_space_dict(value: Any, where: str) -> dict[str, Any]:
         try:
             np.dtype(as_str(space.get("dtype"), f"{where}.dtype", empty=False))
         except TypeError:
-            raise DatasetError(
-                f"{where}.dtype is {space['dtype']!r}, which is no NumPy type."
-            ) from None
+            raise DatasetError(f"{where}.dtype is {space['dtype']!r}, which is no NumPy type.") from None
         return space
     raise DatasetError(f'{where}.type is {space.get("type")!r}, but must be "Box" or "Discrete".')
 
@@ -350,9 +348,7 @@ def as_dict(value: Any, where: str) -> dict[str, Any]:
 def as_str(value: Any, where: str, *, empty: bool = True) -> str:
     """Return a string, non-empty unless ``empty``, or raise `DatasetError`."""
     if not isinstance(value, str) or not (value or empty):
-        raise DatasetError(
-            f"{where} must be a {'' if empty else 'non-empty '}string, not {_shown(value)}."
-        )
+        raise DatasetError(f"{where} must be a {'' if empty else 'non-empty '}string, not {_shown(value)}.")
     return value
 
 
@@ -418,9 +414,7 @@ def _from_dict(cls: type[T], data: Any, where: str) -> T:
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name in data:
         if name not in known:
-            raise DatasetError(
-                f'The {where} has an unknown field "{name}".{did_you_mean(str(name), known)}'
-            )
+            raise DatasetError(f'The {where} has an unknown field "{name}".{did_you_mean(str(name), known)}')
     for name, f in known.items():
         if name not in data and f.default is MISSING and f.default_factory is MISSING:
             raise DatasetError(f'The {where} has no field "{name}".')

@@ -121,8 +121,7 @@ class DistilledDataset:
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {
-                name: _frozen(tensor, _ENCODER + str(name), device)
-                for name, tensor in self.encoder.items()
+                name: _frozen(tensor, _ENCODER + str(name), device) for name, tensor in self.encoder.items()
             },
         }
         for name in ("x", "y", "log_std", "obs_mean", "obs_var"):
@@ -308,9 +307,7 @@ class DistilledDataset:
             raise DatasetError(f"{path}: {error}") from None
 
     @classmethod
-    def _from_content(
-        cls, document: dict[str, Any], tensors: dict[str, Tensor]
-    ) -> DistilledDataset:
+    def _from_content(cls, document: dict[str, Any], tensors: dict[str, Tensor]) -> DistilledDataset:
         claimed = document.pop("sha256", None)
         shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
         if document["tensors"] != shapes:
@@ -460,9 +457,7 @@ def _spaces(env: Any) -> SpacePair:
     else:
         # Vector environments batch `observation_space`; the single one is what counts.
         prefix = "single_" if hasattr(env, "single_observation_space") else ""
-        pair = tuple(
-            getattr(env, f"{prefix}{kind}_space", None) for kind in ("observation", "action")
-        )
+        pair = tuple(getattr(env, f"{prefix}{kind}_space", None) for kind in ("observation", "action"))
     if len(pair) != 2 or not all(isinstance(space, gym.Space) for space in pair):
         raise DatasetError("Give an environment or an (observation, action) space pair.")
     return pair

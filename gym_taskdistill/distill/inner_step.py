@@ -49,7 +49,7 @@ def inner_step(
     n_network_params = len(learners.params)
     params: Sequence[Tensor] = learners.params if log_std is None else (*learners.params, log_std)
     params = tuple(p if p.requires_grad else p.detach().requires_grad_() for p in params)
-    optimizer = torchopt.sgd(inner_lr)
+    optimizer = torchopt.sgd(inner_lr)  # type: ignore[arg-type]  # a 0-d tensor is fine
     state = optimizer.init(params)
     rows = x.unsqueeze(0)
     with torch.enable_grad():

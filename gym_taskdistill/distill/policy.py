@@ -1,4 +1,4 @@
-"""The policy that PPMO optimises: a dataset being distilled, an encoder, a critic and the current learners."""
+"""The policy that PPMO optimises: a dataset, an encoder, a critic and the current learners."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class DistillationPolicy(BasePolicy):
         inner_steps: Steps that each learner takes on the same rows.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
+        x_std: Standard deviation of the normal from which the rows start.
         y_std: Standard deviation of the normal from which the labels start.
         log_std_init: Start of the log standard deviation that trained learners have (continuous actions).
         critic: Distribution from which the critic V_ψ is drawn, once.
@@ -59,6 +60,7 @@ class DistillationPolicy(BasePolicy):
         inner_steps: int,
         inner_lr_init: float,
         encoder_layers: int,
+        x_std: float,
         y_std: float,
         log_std_init: float,
         critic: LearnerDistribution,
@@ -75,10 +77,8 @@ class DistillationPolicy(BasePolicy):
         self.continuous = isinstance(action_space, spaces.Box)
 
         device = generator.device
-        self.x = nn.Parameter(torch.randn(k, *self.obs_shape, generator=generator, device=device))
-        self.y = nn.Parameter(
-            y_std * torch.randn(k, self.n_outputs, generator=generator, device=device)
-        )
+        self.x = nn.Parameter(x_std * torch.randn(k, *self.obs_shape, generator=generator, device=device))
+        self.y = nn.Parameter(y_std * torch.randn(k, self.n_outputs, generator=generator, device=device))
         self.log_inner_lr = nn.Parameter(torch.tensor(math.log(inner_lr_init), device=device))
         self.encoder_params = nn.ParameterList()
         encoder = self._draw_encoder(generator)
@@ -90,6 +90,11 @@ class DistillationPolicy(BasePolicy):
             # One step pulls a fresh learner's log-std from 0 to a fraction of the label; see `inner_step`.
             shrink = (1.0 - 2.0 * inner_lr_init / self.n_outputs) ** inner_steps
             pull = 1.0 - shrink if self.fresh.params else 1.0
+            if abs(pull) < 1e-6:
+                raise TaskDistillError(
+                    f"inner_lr_init={inner_lr_init} with inner_steps={inner_steps} leaves every learner's "
+                    "log standard deviation at 0; use a smaller inner_lr_init."
+                )
             label = torch.full((self.n_outputs,), log_std_init / pull, device=device)
             self.log_std = nn.Parameter(label)
         self.critic = critic.sample(1, self.obs_shape, 1, generator).module()
@@ -179,7 +184,7 @@ class DistillationPolicy(BasePolicy):
         raise TypeError("Use train_learners().action_distribution(obs).")
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        """Act with the current learners: row i with learner ``i // E`` of a training batch, else the first."""
+        """Act with the current learners: row i of a training batch with learner ``i // E``."""
         assert isinstance(observation, Tensor)
         trained = self.train_learners(create_graph=False)
         rows = observation.shape[0]
@@ -191,8 +196,6 @@ class DistillationPolicy(BasePolicy):
         if deterministic:
             actions = distribution.mode()
         else:
-            generator = torch.Generator(self.x.device).manual_seed(
-                int(torch.randint(2**31, ()).item())
-            )
+            generator = torch.Generator(self.x.device).manual_seed(int(torch.randint(2**31, ()).item()))
             actions = distribution.sample(generator)
         return actions.flatten(0, 1)[:rows]

@@ -19,7 +19,12 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, Schedule
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    RolloutBufferSamples,
+    Schedule,
+)
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -33,6 +38,9 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
 
 SelfPPMO = TypeVar("SelfPPMO", bound="PPMO")
+
+#: Where the critic comes from by default: the actor's shape, last layer 1, as in SB3.
+CRITIC = MLP(last_gain=1.0)
 
 #: What names a learner distribution: a name, a plain description, or the distribution itself.
 LearnersArg = str | Mapping[str, Any] | LearnerDistribution
@@ -75,7 +83,8 @@ class PPMO(OnPolicyAlgorithm):
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
             them is direct-task learning, that is PPO.
-        y_std: Standard deviation of the labels at the start; rows start from N(0, 1).
+        x_std: Standard deviation of the rows at the start, which are normal; the paper's is 1.
+        y_std: Standard deviation of the labels at the start, which are normal; the paper's is 1.
         log_std_init: Log standard deviation of trained learners at the start (continuous actions).
         critic: Distribution from which the critic is drawn.
         stats_window_size: Episodes in the logged averages.
@@ -116,9 +125,10 @@ class PPMO(OnPolicyAlgorithm):
         inner_steps: int = 1,
         inner_lr_init: float = 0.02,
         encoder_layers: int = 0,
+        x_std: float = 1.0,
         y_std: float = 1.0,
         log_std_init: float = 0.0,
-        critic: LearnersArg = MLP(last_gain=1.0),
+        critic: LearnersArg = CRITIC,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         verbose: int = 0,
@@ -145,7 +155,7 @@ class PPMO(OnPolicyAlgorithm):
         self.inner_steps = inner_steps
         self.inner_lr_init = inner_lr_init
         self.encoder_layers = encoder_layers
-        self.y_std = y_std
+        self.x_std, self.y_std = x_std, y_std
         self.log_std_init = log_std_init
         self.segment = 0
         self._earlier_s = 0.0
@@ -185,6 +195,7 @@ class PPMO(OnPolicyAlgorithm):
             "inner_steps": self.inner_steps,
             "inner_lr_init": self.inner_lr_init,
             "encoder_layers": self.encoder_layers,
+            "x_std": self.x_std,
             "y_std": self.y_std,
             "log_std_init": self.log_std_init,
             "critic": self.critic,
@@ -243,9 +254,11 @@ class PPMO(OnPolicyAlgorithm):
         assert self.env is not None
         policy, normalizer = self.policy, self._vec_normalize_env
         spec = self.env.get_attr("spec")[0]
+        env_kwargs = {} if spec is None else dict(spec.kwargs)
+        env_kwargs.pop("render_mode", None)  # how this run looked at the env, not which env it is
         card = Card(
             env_id="" if spec is None else spec.id,
-            env_kwargs={} if spec is None else dict(spec.kwargs),
+            env_kwargs=env_kwargs,
             observation_space=space_to_dict(self.observation_space),
             action_space=space_to_dict(self.action_space, bounds=True),
             learners=self.learners.spec(),
@@ -255,8 +268,7 @@ class PPMO(OnPolicyAlgorithm):
         )
         statistics: dict[str, Any] = {}
         if normalizer is not None and normalizer.norm_obs:
-            rms = normalizer.obs_rms
-            assert not isinstance(rms, dict)
+            rms: Any = normalizer.obs_rms
             statistics = {
                 "obs_mean": torch.as_tensor(rms.mean, dtype=torch.float32),
                 "obs_var": torch.as_tensor(rms.var, dtype=torch.float32),
@@ -274,7 +286,7 @@ class PPMO(OnPolicyAlgorithm):
             **statistics,
         )
 
-    # -- segments: what makes a run resumable -----------------------------------------------------------------
+    # -- segments: what makes a run resumable ---------------------------------------------------
 
     def _segment_seeds(self) -> tuple[int, int, int]:
         assert self.seed is not None
@@ -321,8 +333,7 @@ class PPMO(OnPolicyAlgorithm):
         names = sorted({*state, *dataset.encoder})
         pairs |= {f"encoder.{n}": (state.get(n), dataset.encoder.get(n)) for n in names}
         shapes = {
-            name: tuple(None if t is None else tuple(t.shape) for t in pair)
-            for name, pair in pairs.items()
+            name: tuple(None if t is None else tuple(t.shape) for t in pair) for name, pair in pairs.items()
         }
         for name, (own, other) in shapes.items():
             if own != other:
@@ -340,8 +351,7 @@ class PPMO(OnPolicyAlgorithm):
                 param.copy_(value.unsqueeze(0))
         normalizer = self._vec_normalize_env
         if normalizer is not None and dataset.obs_mean is not None and dataset.obs_var is not None:
-            rms = normalizer.obs_rms
-            assert isinstance(rms, RunningMeanStd)
+            rms: Any = normalizer.obs_rms
             rms.mean, rms.var = dataset.obs_mean.cpu().numpy(), dataset.obs_var.cpu().numpy()
             # As if seen for long: the rows are meant for these statistics and should not drift at once.
             rms.count = 1e6
@@ -401,10 +411,17 @@ class PPMO(OnPolicyAlgorithm):
             )
             self.ep_success_buffer = deque(maxlen=self._stats_window_size)
             self._load_statistics(state["statistics"])
-        except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            RuntimeError,
+            ValueError,
+            pickle.UnpicklingError,
+        ) as error:
             reason = str(error).splitlines()[0]
             raise TaskDistillError(
-                f'The checkpoint "{path}" cannot be used: it is damaged or belongs to other settings ({reason}).'
+                f'The checkpoint "{path}" is damaged or belongs to other settings ({reason}).'
             ) from None
         self.begin_segment(state["segment"])
 
@@ -425,10 +442,14 @@ class PPMO(OnPolicyAlgorithm):
             rms = getattr(self._vec_normalize_env, name)
             rms.mean, rms.var, rms.count = mean.cpu().numpy(), var.cpu().numpy(), count
 
-    # -- Algorithm 1 ------------------------------------------------------------------------------------------
+    # -- Algorithm 1 ----------------------------------------------------------------------------
 
     def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
     ) -> bool:
         """Draw fresh learners, train them, and let them act (Algorithm 1, lines 2 to 4).
 
@@ -480,9 +501,7 @@ class PPMO(OnPolicyAlgorithm):
         callback.on_rollout_end()
         return True
 
-    def _add_values(
-        self, buffer: RolloutBuffer, truncations: list[tuple[int, int, np.ndarray]]
-    ) -> None:
+    def _add_values(self, buffer: RolloutBuffer, truncations: list[tuple[int, int, np.ndarray]]) -> None:
         """Fill in the critic's values in one pass, bootstrap truncated episodes, and compute advantages."""
         values = self.policy.predict_values(self._to_tensor(buffer.observations))
         buffer.values[:] = values.cpu().numpy()
@@ -505,7 +524,7 @@ class PPMO(OnPolicyAlgorithm):
             clip_range: ε.
 
         Returns:
-            The total loss (policy, entropy and value terms weighted as in SB3's PPO) and its parts for the log.
+            The total loss (policy, entropy and value terms, weighted as in SB3's PPO) and its parts.
         """
         values, log_prob, entropy = self.policy.evaluate_actions(data.observations, data.actions)
         advantages = data.advantages
@@ -529,7 +548,14 @@ class PPMO(OnPolicyAlgorithm):
                     loss,
                 ]
             ).tolist()
-        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
+        names = (
+            "policy_gradient_loss",
+            "value_loss",
+            "entropy_loss",
+            "approx_kl",
+            "clip_fraction",
+            "loss",
+        )
         return loss, dict(zip(names, parts, strict=True))
 
     def train(self) -> None:
@@ -538,9 +564,10 @@ class PPMO(OnPolicyAlgorithm):
         clip_range = self.clip_schedule(self._current_progress_remaining)
         history: dict[str, list[float]] = defaultdict(list)
         for _ in range(self.n_epochs):
-            if not self._train_epoch(clip_range, history):
-                break
+            completed = self._train_epoch(clip_range, history)
             self._n_updates += 1
+            if not completed:
+                break
         for name, values in history.items():
             self.logger.record(f"train/{name}", float(np.mean(values)))
         buffer = self.rollout_buffer
@@ -567,7 +594,7 @@ class PPMO(OnPolicyAlgorithm):
                 return False
             self.optimizer.zero_grad()
             self.critic_optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(dataset_params, self.max_grad_norm)
             history["dataset_grad_norm"].append(norm.item())
             torch.nn.utils.clip_grad_norm_(self.policy.critic.parameters(), self.max_grad_norm)

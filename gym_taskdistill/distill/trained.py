@@ -16,7 +16,12 @@ from gym_taskdistill.distill.action_distributions import (
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.inner_step import inner_step
 from gym_taskdistill.errors import DatasetError
-from gym_taskdistill.learners import LearnerDistribution, Learners, LearnerStack, learner_distribution
+from gym_taskdistill.learners import (
+    LearnerDistribution,
+    Learners,
+    LearnerStack,
+    learner_distribution,
+)
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,7 @@ def positive_int(name: str, value: Any) -> int:
         ValueError: If `value` is below 1.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(
-            f"`{name}` must be an integer of at least 1, got {value!r} ({type(value).__name__})."
-        )
+        raise TypeError(f"`{name}` must be an integer of at least 1, got {value!r} ({type(value).__name__}).")
     if value < 1:
         raise ValueError(f"`{name}` must be at least 1, got {value}.")
     return int(value)
@@ -150,9 +148,7 @@ def start_bounds(options: Mapping[str, Any] | None) -> tuple[float, float]:
     bounds = {"low": -START_BOUND, "high": START_BOUND}
     for key, value in (options or {}).items():
         if key not in bounds:
-            raise ValueError(
-                f"`reset` does not know the option {key!r}; the options are 'low' and 'high'."
-            )
+            raise ValueError(f"`reset` does not know the option {key!r}; the options are 'low' and 'high'.")
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"The reset option {key!r} must be a number, got {value!r}.")
         if not math.isfinite(value):

@@ -232,9 +232,7 @@ class CartPoleNDVectorEnv(VectorEnv[Observations, Actions, npt.NDArray[Any]]):
 
     def _restart(self, ended: npt.NDArray[np.intp]) -> None:
         """Start a new episode in the environments with these indices."""
-        self.state[..., ended] = self.np_random.uniform(
-            *self._start_bounds, size=(4, self.n, ended.size)
-        )
+        self.state[..., ended] = self.np_random.uniform(*self._start_bounds, size=(4, self.n, ended.size))
         self._steps[ended] = 0
         self._pushes[ended] = -1
 

@@ -254,9 +254,7 @@ class _Canvas:
         scaled = (centre[0] * OVERSAMPLING, centre[1] * OVERSAMPLING)
         self._pygame.draw.circle(self._surface, colour, scaled, radius * OVERSAMPLING)
 
-    def text(
-        self, text: str, position: Point, colour: Colour, size: int = 20, align: str = "left"
-    ) -> float:
+    def text(self, text: str, position: Point, colour: Colour, size: int = 20, align: str = "left") -> float:
         """Write a line, vertically centred at `position`, and return its width in pixels."""
         if size not in self._fonts:
             self._fonts[size] = self._pygame.font.Font(None, size * OVERSAMPLING)
@@ -295,9 +293,7 @@ def _layout(n: int) -> tuple[list[_Box], list[_Box], tuple[int, int]]:
     return sides, tops, (GAP + columns * line_width, top + rows * line_height)
 
 
-def _draw_side(
-    canvas: _Canvas, box: _Box, axis: int, x: float, theta: float, direction: int
-) -> None:
+def _draw_side(canvas: _Canvas, box: _Box, axis: int, x: float, theta: float, direction: int) -> None:
     """Draw one axis from the side: track, cart, pole, and the push (-1, 0 or +1)."""
     colour = _colour(axis)
     scale = box.width / (2 * X_LIMIT + 0.9)  # pixels per metre, with room for the cart at its limit
@@ -375,9 +371,7 @@ def _draw_top(
     canvas.circle(tip, 0.11 * scale, POLE)
 
     top_text, bottom_text = box.top + 10, box.top + box.height - 9
-    canvas.text(
-        f"axes {axes[0]} and {axes[1]} from above", (middle[0], top_text), INK, 18, align="centre"
-    )
+    canvas.text(f"axes {axes[0]} and {axes[1]} from above", (middle[0], top_text), INK, 18, align="centre")
     canvas.text(f"pole lean ×{LEAN_GAIN:g}", (middle[0], bottom_text), INK, 18, align="centre")
     canvas.clip(None)
     canvas.rectangle(box.rectangle, FAINT, 1)

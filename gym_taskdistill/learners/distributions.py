@@ -66,11 +66,13 @@ class LearnerDistribution(ABC):
 
 
 def _as_range(value: int | Sequence[int], name: str, lowest: int) -> tuple[int, int]:
-    low, high = (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-    if not lowest <= low <= high:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    valid = len(pair) == 2 and all(isinstance(v, int) and not isinstance(v, bool) for v in pair)
+    if not valid or not lowest <= pair[0] <= pair[1]:
         raise ValueError(
             f"MLP {name} must be an integer >= {lowest} or a pair (low, high) of such, but is {value!r}."
         )
+    low, high = pair
     return low, high
 
 
@@ -133,9 +135,7 @@ class MLP(LearnerDistribution):
         part: slice = slice(None),
     ) -> Learners:
         """Draw M perceptrons; see the base class."""
-        widths, depths = (
-            self._draw(low, high, n_learners, generator) for low, high in self._ranges()
-        )
+        widths, depths = (self._draw(low, high, n_learners, generator) for low, high in self._ranges())
         # Learners of one depth and similar width share a stack.
         groups: dict[tuple[int, int], list[int]] = {}
         for width, depth in zip(widths, depths, strict=True):
@@ -163,14 +163,11 @@ class MLP(LearnerDistribution):
         ).tolist()
         return draws * (n // n_draws)
 
-    def _layers(
-        self, obs_shape: Sequence[int], n_outputs: int, width: int, depth: int
-    ) -> tuple[Layer, ...]:
+    def _layers(self, obs_shape: Sequence[int], n_outputs: int, width: int, depth: int) -> tuple[Layer, ...]:
         sizes = [math.prod(obs_shape), *([width] * depth), n_outputs]
         last = len(sizes) - 2
         return tuple(
-            Linear(sizes[i], sizes[i + 1], self.activation if i < last else None)
-            for i in range(last + 1)
+            Linear(sizes[i], sizes[i + 1], self.activation if i < last else None) for i in range(last + 1)
         )
 
     def _sample_stack(
@@ -193,8 +190,7 @@ class MLP(LearnerDistribution):
             columns.append(self._draw_params(own, 1, generator))
         padded_shapes = [shape for layer in layers for shape in layer.shapes]
         params = tuple(
-            torch.cat([_pad(column[i], shape) for column in columns])
-            for i, shape in enumerate(padded_shapes)
+            torch.cat([_pad(column[i], shape) for column in columns]) for i, shape in enumerate(padded_shapes)
         )
         return LearnerStack(layers, params, len(widths), tuple(shapes))
 
@@ -272,11 +268,7 @@ class Mixture(LearnerDistribution):
     def layers(self, obs_shape: Sequence[int], n_outputs: int) -> tuple[Layer, ...]:
         """Return the members' common architecture; see the base class."""
         architectures = {member.layers(obs_shape, n_outputs) for member in self.members}
-        return (
-            architectures.pop()
-            if len(architectures) == 1
-            else super().layers(obs_shape, n_outputs)
-        )
+        return architectures.pop() if len(architectures) == 1 else super().layers(obs_shape, n_outputs)
 
     def spec(self) -> dict[str, Any]:
         """Describe the mixture as plain data."""
@@ -296,9 +288,7 @@ def _merge(stacks: list[LearnerStack]) -> list[LearnerStack]:
             padded.append(stack)
         elif stack.layers in merged:
             other = merged[stack.layers]
-            params = tuple(
-                torch.cat(pair) for pair in zip(other.params, stack.params, strict=True)
-            )
+            params = tuple(torch.cat(pair) for pair in zip(other.params, stack.params, strict=True))
             merged[stack.layers] = LearnerStack(stack.layers, params, other.size + stack.size)
         else:
             merged[stack.layers] = stack
@@ -350,7 +340,9 @@ def register_family(name: str, family: type[LearnerDistribution]) -> None:
     _FAMILIES[name] = family
 
 
-def learner_distribution(spec: str | Mapping[str, Any] | LearnerDistribution) -> LearnerDistribution:
+def learner_distribution(
+    spec: str | Mapping[str, Any] | LearnerDistribution,
+) -> LearnerDistribution:
     """Build a learner distribution from its name or its plain description.
 
     Args:

@@ -42,14 +42,10 @@ class LearnerStack:
         params = [p[index].detach() for p in self.params]
         if self.shapes is not None:
             params = [
-                p[tuple(slice(n) for n in shape)]
-                for p, shape in zip(params, self.shapes[index], strict=True)
+                p[tuple(slice(n) for n in shape)] for p, shape in zip(params, self.shapes[index], strict=True)
             ]
         return nn.Sequential(
-            *(
-                layer.module(tuple(params[2 * i : 2 * i + 2]))
-                for i, layer in enumerate(self.layers)
-            )
+            *(layer.module(tuple(params[2 * i : 2 * i + 2])) for i, layer in enumerate(self.layers))
         )
 
 

@@ -102,9 +102,7 @@ def entries(env_id: str | None = None, *, root: Path | None = None) -> list[ZooE
         if env_id is not None and file.parts[-3] != _env_folder(env_id):
             continue
         card = read_card(file)
-        found.append(
-            ZooEntry(bare_id(card.env_id), card.env_kwargs, card.variant, file, card.default)
-        )
+        found.append(ZooEntry(bare_id(card.env_id), card.env_kwargs, card.variant, file, card.default))
     return sorted(found, key=lambda e: (e.env_id, _natural(e.name)))
 
 

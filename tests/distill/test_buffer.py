@@ -73,9 +73,7 @@ def numbers(data: RolloutBufferSamples) -> torch.Tensor:
 
 @kinds
 @pytest.mark.parametrize("batch_size", [M, 4 * M, 24, None])
-def test_each_transition_comes_once_and_to_its_own_learner(
-    kind: str, batch_size: int | None
-) -> None:
+def test_each_transition_comes_once_and_to_its_own_learner(kind: str, batch_size: int | None) -> None:
     buffer = make(kind)
     fill(buffer)
     for _ in range(2):  # epochs
@@ -150,11 +148,7 @@ def test_one_learner_sees_the_transitions_of_sb3s_buffer(kind: str) -> None:
     def rows(buffer: RolloutBuffer, **settings: Any) -> np.ndarray:
         table = []
         for data in buffer.get(**settings):
-            fields = [
-                field.flatten(0, 1) if buffer is ours else field
-                for field in data
-                if field is not None
-            ]
+            fields = [field.flatten(0, 1) if buffer is ours else field for field in data if field is not None]
             table.append(np.column_stack([f.numpy().reshape(len(fields[0]), -1) for f in fields]))
         joined = np.concatenate(table).astype(np.float32)
         return joined[np.lexsort(joined.T[::-1])]
@@ -176,16 +170,12 @@ def test_advantages_equal_their_definition() -> None:
             for s in range(t, T):
                 ends = starts[s + 1, column]
                 following = 0.0 if ends else values[s + 1, column]
-                advantage += weight * (
-                    record["reward"][s, column] + GAMMA * following - values[s, column]
-                )
+                advantage += weight * (record["reward"][s, column] + GAMMA * following - values[s, column])
                 if ends:
                     break
                 weight *= GAMMA * LAMBDA
             assert buffer.advantages[t, column] == pytest.approx(advantage, abs=1e-5)
-            assert buffer.returns[t, column] == pytest.approx(
-                advantage + values[t, column], abs=1e-5
-            )
+            assert buffer.returns[t, column] == pytest.approx(advantage + values[t, column], abs=1e-5)
 
 
 def test_observations_are_kept_in_float32_and_images_as_they_are() -> None:

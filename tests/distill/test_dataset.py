@@ -263,9 +263,7 @@ def test_card_from_dict_refuses() -> None:
     with pytest.raises(DatasetError, match="must be a dictionary"):
         Card.from_dict([])  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match='no field "mean"'):
-        Card.from_dict(
-            good | {"scores": [{k: v for k, v in SCORE.to_dict().items() if k != "mean"}]}
-        )
+        Card.from_dict(good | {"scores": [{k: v for k, v in SCORE.to_dict().items() if k != "mean"}]})
 
 
 def test_score() -> None:

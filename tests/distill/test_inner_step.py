@@ -82,10 +82,7 @@ def own_params(learners: Learners) -> list[list[Tensor]]:
             whole = tuple(tuple(p.shape[1:]) for p in stack.params)
             shapes = stack.shapes[i] if stack.shapes else whole
             result.append(
-                [
-                    p[(i, *(slice(n) for n in shape))]
-                    for p, shape in zip(stack.params, shapes, strict=True)
-                ]
+                [p[(i, *(slice(n) for n in shape))] for p, shape in zip(stack.params, shapes, strict=True)]
             )
     return result
 
@@ -98,9 +95,7 @@ def forward(params: list[Tensor], x: Tensor) -> Tensor:
     return x
 
 
-def train_by_hand(
-    params: list[Tensor], problem: Problem, inner_steps: int
-) -> tuple[list[Tensor], Tensor]:
+def train_by_hand(params: list[Tensor], problem: Problem, inner_steps: int) -> tuple[list[Tensor], Tensor]:
     """Train one learner with nothing but autograd and the definition of SGD."""
     params = [p.detach().clone().requires_grad_() for p in params]
     log_std = torch.zeros(OUTPUTS, dtype=torch.float64, requires_grad=True)
@@ -125,9 +120,7 @@ def probe() -> Tensor:
 
 @families
 @steps
-def test_trained_parameters_equal_sgd_by_hand(
-    family: LearnerDistribution, inner_steps: int
-) -> None:
+def test_trained_parameters_equal_sgd_by_hand(family: LearnerDistribution, inner_steps: int) -> None:
     problem, fresh = Problem.random(), sample(family)
     trained, log_std = train(fresh, problem, inner_steps=inner_steps)
     pairs = zip(own_params(fresh), own_params(trained), strict=True)
@@ -141,9 +134,7 @@ def test_trained_parameters_equal_sgd_by_hand(
 
 @families
 @steps
-def test_meta_gradients_equal_autograd_by_hand(
-    family: LearnerDistribution, inner_steps: int
-) -> None:
+def test_meta_gradients_equal_autograd_by_hand(family: LearnerDistribution, inner_steps: int) -> None:
     """The sum over M learners at once has the sum of the gradients of M learners one by one."""
     problem, fresh = Problem.random(), sample(family)
     trained, log_std = train(fresh, problem, inner_steps=inner_steps, create_graph=True)
@@ -177,9 +168,7 @@ def test_meta_gradients_agree_with_finite_differences(inner_steps: int) -> None:
 
 @families
 @steps
-def test_without_the_graph_the_values_are_the_same(
-    family: LearnerDistribution, inner_steps: int
-) -> None:
+def test_without_the_graph_the_values_are_the_same(family: LearnerDistribution, inner_steps: int) -> None:
     problem, fresh = Problem.random(), sample(family)
     with_graph, log_std = train(fresh, problem, inner_steps=inner_steps, create_graph=True)
     assert all(p.requires_grad for p in (*with_graph.params, log_std))

@@ -75,9 +75,7 @@ def classic_step(quadruple: np.ndarray, force: float) -> np.ndarray:
     _, v, theta, omega = quadruple
     m, mass, length = 0.1, 1.1, 0.5
     temp = (force + m * length * omega**2 * np.sin(theta)) / mass
-    alpha = (9.8 * np.sin(theta) - np.cos(theta) * temp) / (
-        length * (4 / 3 - m * np.cos(theta) ** 2 / mass)
-    )
+    alpha = (9.8 * np.sin(theta) - np.cos(theta) * temp) / (length * (4 / 3 - m * np.cos(theta) ** 2 / mass))
     acceleration = temp - m * length * alpha * np.cos(theta) / mass
     return quadruple + 0.02 * np.array([v, acceleration, omega, alpha])
 

@@ -197,9 +197,7 @@ def test_autoreset_mode_is_per_instance() -> None:
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_gymnasiums_episode_statistics_are_right(mode: str) -> None:
-    envs = RecordEpisodeStatistics(
-        CartPoleNDVectorEnv(4, max_episode_steps=10, autoreset_mode=mode)
-    )
+    envs = RecordEpisodeStatistics(CartPoleNDVectorEnv(4, max_episode_steps=10, autoreset_mode=mode))
     envs.reset(seed=0)
     seen = 0
     for step in range(40):

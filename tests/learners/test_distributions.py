@@ -65,9 +65,7 @@ def test_the_fixed_columns_of_table_1(name: str, law: str, gain: float, last_gai
     for weight, sigma in zip(weights, (gain, gain, last_gain), strict=True):
         if law == "orthogonal":
             singular = torch.linalg.svdvals(weight)
-            torch.testing.assert_close(
-                singular, torch.full_like(singular, sigma), rtol=1e-4, atol=0
-            )
+            torch.testing.assert_close(singular, torch.full_like(singular, sigma), rtol=1e-4, atol=0)
         else:
             std = sigma * math.sqrt(2 / (weight.shape[1] + weight.shape[2]))
             assert weight.std().item() == pytest.approx(std, rel=0.03)
@@ -93,9 +91,7 @@ def test_random_h_keeps_the_rest_of_alpha_c() -> None:
         weights = [p.detach() for p in learners.module(i).parameters() if p.dim() > 1]
         for weight, sigma in zip(weights, (math.sqrt(2), math.sqrt(2), 0.01), strict=True):
             singular = torch.linalg.svdvals(weight)
-            torch.testing.assert_close(
-                singular, torch.full_like(singular, sigma), rtol=1e-4, atol=0
-            )
+            torch.testing.assert_close(singular, torch.full_like(singular, sigma), rtol=1e-4, atol=0)
 
 
 def own_shapes(learners: Learners) -> list[tuple[tuple[int, ...], ...]]:
@@ -161,14 +157,14 @@ def test_a_mixture_shares_a_batch_out_evenly(n_learners: int) -> None:
 def test_weights_are_shares_of_a_batch(n_learners: int) -> None:
     mixture = Mixture((MLP(width=8), MLP(width=16)), weights=(3, 1))
     totals: Counter[int] = Counter()
-    for seed in range(200):
+    for seed in range(80):
         learners = mixture.sample(n_learners, (4,), 2, generator(seed))
         widths = Counter(architecture(learners, i)[0][0] for i in range(n_learners))
         assert sum(widths.values()) == n_learners
         assert widths[8] >= 3 * (n_learners // 4)
         assert widths[16] >= n_learners // 4
         totals.update(widths)
-    assert totals[16] == pytest.approx(50 * n_learners, abs=0 if n_learners == 4 else 35)
+    assert totals[16] == pytest.approx(20 * n_learners, abs=0 if n_learners == 4 else 22)
 
 
 @pytest.mark.parametrize("weights", [(1,), (1, 0), (1, -1), (1, 1, 1), (0.5, 0.5)])
@@ -194,9 +190,7 @@ def test_one_architecture_per_batch_varies_over_batches() -> None:
 
 
 def test_a_mixture_stacks_members_of_equal_layers() -> None:
-    learners = Mixture((MLP(), MLP(gain=1.0), MLP(init="xavier_uniform"))).sample(
-        9, (4,), 2, generator()
-    )
+    learners = Mixture((MLP(), MLP(gain=1.0), MLP(init="xavier_uniform"))).sample(9, (4,), 2, generator())
     assert [stack.size for stack in learners.stacks] == [9]
 
 
@@ -238,9 +232,7 @@ def test_a_spec_survives_json(name: str) -> None:
     distribution = NAMED_LEARNERS[name]
     again = learner_distribution(json.loads(json.dumps(distribution.spec())))
     assert again == distribution
-    assert equal(
-        again.sample(7, (4,), 2, generator()), distribution.sample(7, (4,), 2, generator())
-    )
+    assert equal(again.sample(7, (4,), 2, generator()), distribution.sample(7, (4,), 2, generator()))
 
 
 def test_members_of_a_mixture_may_be_named() -> None:

@@ -40,17 +40,13 @@ def same_distribution(ours: Tensor, theirs: Tensor) -> bool:
     variance_error = (ours.var(0) / theirs.var(0)).log().abs().max()
     noise = math.sqrt(2 / n)
     return bool(
-        quantiles.abs().max() < 0.1 * scale
-        and mean_error < 5 * noise
-        and variance_error < 7.5 * noise
+        quantiles.abs().max() < 0.1 * scale and mean_error < 5 * noise and variance_error < 7.5 * noise
     )
 
 
 @shapes
 @pytest.mark.parametrize("gain", [math.sqrt(2), 0.01])
-def test_orthogonal_weights_have_orthogonal_rows_or_columns(
-    shape: tuple[int, ...], gain: float
-) -> None:
+def test_orthogonal_weights_have_orthogonal_rows_or_columns(shape: tuple[int, ...], gain: float) -> None:
     weights = orthogonal((5, *shape), gain, generator())
     assert weights.shape == (5, *shape)
     assert weights.is_contiguous()

@@ -34,9 +34,7 @@ def inputs(*shape: int) -> Tensor:
 @batches
 def test_a_batch_equals_its_exported_modules(family: LearnerDistribution) -> None:
     learners = sample(family, dtype=torch.float32)
-    learners = (
-        learners.replace([p + 0.01 for p in learners.params]) if _unpadded(learners) else learners
-    )
+    learners = learners.replace([p + 0.01 for p in learners.params]) if _unpadded(learners) else learners
     x = inputs(len(learners), ROWS, OBS).float()
     together = learners(x)
     assert together.shape == (len(learners), ROWS, OUTPUTS)

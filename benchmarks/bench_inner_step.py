@@ -1,0 +1,141 @@
+"""Speed of training fresh agents on a dataset, and of differentiating through that training."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks import Report, Row, best_seconds, within
+from gym_taskdistill import DistilledDataset, DistilledPolicy, zoo
+from gym_taskdistill.distill.card import Card, space_to_dict
+from gym_taskdistill.distill.inner_step import inner_step
+from gym_taskdistill.distill.trained import train_fresh_learners
+from gym_taskdistill.learners import ALPHA_C, Learners
+from gym_taskdistill.tasks import Task
+
+N_LEARNERS, N_OBS = 8, 128
+AGENT_LIMIT_MS = 20
+
+
+def dataset() -> DistilledDataset:
+    """Make a dataset of the shapes that 2D cart-pole has in the zoo, with random values."""
+    task = Task("CartPoleND-v0", {"n": 2})
+    generator = torch.Generator().manual_seed(0)
+    card = Card(
+        env_id=task.env_id,
+        env_kwargs=dict(task.env_kwargs),
+        observation_space=space_to_dict(task.observation_space),
+        action_space=space_to_dict(task.action_space),
+        learners=ALPHA_C.spec(),
+    )
+    x, y = (torch.randn(3, size, generator=generator) for size in (8, 4))
+    return DistilledDataset(x=x, y=y, inner_lr=4.0, card=card)
+
+
+class MetaGradient:
+    """The gradient of an outer loss with respect to a dataset, through the step of M learners."""
+
+    def __init__(self) -> None:
+        start = dataset()
+        generator = torch.Generator().manual_seed(1)
+        self.x = start.x.clone().requires_grad_()
+        self.y = start.y.clone().requires_grad_()
+        self.log_inner_lr = torch.tensor(math.log(start.inner_lr), requires_grad=True)
+        self.fresh = ALPHA_C.sample(N_LEARNERS, (8,), 4, generator)
+        self.obs = torch.randn(N_LEARNERS, N_OBS, 8, generator=generator)
+
+    def stacked(self) -> tuple[Tensor, ...]:
+        """All learners at once through TorchOpt, as PPMO does."""
+        inner_lr = self.log_inner_lr.exp()
+        trained, _ = inner_step(self.fresh, self.x, self.y, inner_lr, create_graph=True)
+        return self._grad(trained(self.obs).square().mean(dim=(1, 2)).sum())
+
+    def looped(self) -> tuple[Tensor, ...]:
+        """One learner after the other in plain PyTorch."""
+        loss = torch.zeros(())
+        inner_lr = self.log_inner_lr.exp()
+        for i in range(N_LEARNERS):
+            params = [p[i].detach().requires_grad_() for p in self.fresh.params]
+            inner_loss = (_mlp(params, self.x) - self.y).square().mean()
+            grads = torch.autograd.grad(inner_loss, params, create_graph=True)
+            trained = [p - inner_lr * g for p, g in zip(params, grads, strict=True)]
+            loss = loss + _mlp(trained, self.obs[i]).square().mean()
+        return self._grad(loss)
+
+    def _grad(self, loss: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(loss, (self.x, self.y, self.log_inner_lr))
+
+
+def _mlp(params: list[Tensor], x: Tensor) -> Tensor:
+    last = len(params) - 2
+    for i in range(0, len(params), 2):
+        x = torch.nn.functional.linear(x, params[i], params[i + 1])
+        x = x if i == last else x.tanh()
+    return x
+
+
+def _agent_row(name: str, make: Callable[[], DistilledPolicy]) -> Row:
+    seconds = best_seconds(make, rounds=20)[0]
+    return within(name, 1000 * seconds, AGENT_LIMIT_MS, "ms", ".1f")
+
+
+def print_first_agent_ms() -> None:
+    """Print the time of making one agent; see `_first_agent_ms`."""
+    torch.set_num_threads(1)
+    data = dataset()
+    print(1000 * best_seconds(lambda: DistilledPolicy(data), rounds=1)[0])
+
+
+def _first_agent_ms() -> float:
+    """Time the first agent in a fresh process: it pays for what torch sets up on first use."""
+    code = f"import {__name__} as module; module.print_first_agent_ms()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(done.stdout)
+
+
+def measure() -> Report:
+    """Measure the training of fresh agents and the meta-gradient."""
+    data = dataset()
+
+    def thousand() -> Learners:
+        return train_fresh_learners(data, 1000, torch.Generator().manual_seed(0)).learners
+
+    thousand_s = best_seconds(thousand, rounds=3)[0]
+    rows = [
+        within("sample and train 1000 agents, 2D k=3", thousand_s, 1, "s"),
+        within("first agent of a process", _first_agent_ms(), AGENT_LIMIT_MS, "ms", ".1f"),
+        _agent_row("one agent, DistilledPolicy(dataset)", lambda: DistilledPolicy(data)),
+    ]
+    entries = zoo.entries()
+    if entries:
+        name = entries[0].name
+        row = _agent_row(f"one agent, from_zoo({name})", lambda: DistilledPolicy.from_zoo(name))
+        rows.append(row)
+    meta = MetaGradient()
+    torch.testing.assert_close(meta.stacked(), meta.looped(), rtol=1e-3, atol=1e-5)
+    stacked, looped = (1000 * s for s in best_seconds(meta.stacked, meta.looped, rounds=30))
+    ratio = looped / stacked
+    rows.append(
+        Row(
+            f"meta-gradient, {N_LEARNERS} learners / plain loop (speed-up)",
+            f"{stacked:.1f} ms",
+            f"{looped:.1f} ms",
+            ratio,
+            "≥ 1",
+            ratio >= 1,
+        )
+    )
+    notes = [] if entries else ["The zoo is empty: DistilledPolicy.from_zoo was not measured."]
+    return Report(rows, notes)

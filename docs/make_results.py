@@ -1,0 +1,381 @@
+"""Write ``docs/results.md`` from the cards of the zoo: ``python docs/make_results.py``.
+
+Every number of ours is read from a card; only the paper's are typed, with their source. The same
+zoo gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gym_taskdistill import zoo
+from gym_taskdistill.cli import write_atomically
+from gym_taskdistill.distill.card import Card, Score
+from gym_taskdistill.distill.dataset import DistilledDataset, k_min
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distribution
+
+DOCS = Path(__file__).resolve().parent
+RESULTS, CONTROLS = DOCS / "results.md", DOCS / "controls"
+
+CARTPOLE = "CartPoleND-v0"
+
+#: Heads of Table 1's columns, in the order of `TABLE_1`.
+COLUMNS = ("Λ", "Ortho σ=1", "Xe", "Xe σ=1", "Random h", "Random L")
+
+#: Variants of cart-pole in the order of the rows; others follow.
+VARIANTS = ("k_min", "k512", "universal", "universal-few")
+
+#: Table 1 of the paper, by the number of axes and k: arXiv 2508.09283, section 4.1.
+PAPER_TABLE_1 = {
+    (1, 2): ("500 ± 0.0", "238 ± 200", "258 ± 207", "175 ± 209", "500 ± 0.0", "500 ± 0.0"),
+    (1, 512): ("500 ± 0.0", "233 ± 221", "246 ± 198", "137 ± 178", "500 ± 3.8", "500 ± 0.0"),
+    (2, 3): ("365 ± 31.9", "16.3 ± 11.1", "76.8 ± 67.3", "13.4 ± 6.3", "443 ± 55.7", "415 ± 159"),
+    (2, 512): ("350 ± 37.2", "15.9 ± 10.5", "68.6 ± 50.9", "13.9 ± 7.8", "457 ± 81.0", "439 ± 99.8"),
+    (3, 4): ("264 ± 20.6", "12.4 ± 2.3", "38.6 ± 21.5", "10.9 ± 1.3", "379 ± 93.3", "305 ± 157"),
+    (3, 512): ("240 ± 26.1", "12.7 ± 3.6", "41.8 ± 24.0", "11.5 ± 2.4", "401 ± 132", "383 ± 116"),
+    (4, 5): ("127 ± 7.4", "12.5 ± 2.1", "35.0 ± 12.2", "11.0 ± 1.5", "165 ± 29.8", "156 ± 60.7"),
+    (4, 512): ("129 ± 6.8", "12.5 ± 2.0", "39.7 ± 13.2", "11.3 ± 1.6", "203 ± 55.7", "188 ± 46.1"),
+    (5, 6): ("87.5 ± 4.3", "12.8 ± 1.5", "35.7 ± 9.2", "11.5 ± 1.5", "112 ± 18.3", "125 ± 44.6"),
+    (5, 512): ("87.5 ± 4.0", "12.8 ± 1.8", "41.0 ± 7.1", "12.0 ± 1.5", "140 ± 40.1", "159 ± 30.4"),
+}
+AXES = sorted({n for n, _ in PAPER_TABLE_1})
+
+NONE = "–"
+
+INTRODUCTION = """\
+# Results
+
+<!-- Written by docs/make_results.py from the cards of the zoo; do not edit. -->
+
+## Protocol
+
+- Fresh learners are drawn from a learner distribution, never with a seed of training, and trained on
+  the dataset for its inner steps, one unless said otherwise. They see no environment before the test.
+- Each then plays full episodes, scored by raw rewards. The tables say how many learners and episodes.
+- A score is the mean ± standard deviation **over agents** of their mean returns; the minimum is the
+  mean return of the worst agent.
+- Policies are stochastic as in the paper; deterministic ones, which take their most likely action,
+  are given beside them where they were tested.
+- The best dataset of a run was chosen with other seeds than the ones that scored it."""
+
+TABLE_1_TEXT = """\
+## N-dimensional cart-pole: Table 1 side by side
+
+Rows are datasets, columns the distributions from which the tested learners are drawn; an episode
+returns at most 500. Λ is the paper's: two hidden layers of 64, orthogonal initialisation. The other
+columns change the initialisation or the architecture. The paper distilled over Λ alone; over what
+ours were distilled stands under [Cost](#cost). The paper's numbers are those of its Table 1:
+100 learners, 100 episodes, stochastic, one inner step."""
+
+MINIMUM_TEXT = """\
+### The worst agent
+
+The mean return of the worst agent in each cell; the paper does not report it."""
+
+COST_TEXT = """\
+### Cost
+
+A dataset is the best of its run: env steps are counted up to it, wall-clock is the whole run's. The
+card, linked, has the recipe and the versions."""
+
+OTHERS_TEXT = """\
+## Other tasks
+
+Learners are drawn from the distribution over which the dataset was distilled."""
+
+CONTROL_TEXT = """\
+## Control: one row fewer than k_min
+
+Equation 3 of the paper asks for k_min = ⌈c / 2⌉ + 1 rows to tell c actions apart. The same recipe with
+one row fewer should therefore fail."""
+
+REPRODUCE_TEXT = """\
+## Reproduce
+
+The first block distils every entry again, with the recipe and the seed of its card; the second scores
+the entries again. `make results` rebuilds this page from the zoo."""
+
+RECIPE_FUNCTION = """\
+recipe() {  # writes the recipe in an entry's card to recipe.yaml
+  python -m gym_taskdistill.zoo show "$1" --json | python -c '
+import json, sys
+recipe = json.load(sys.stdin)["recipe"]
+recipe.pop("warm_start", None)
+json.dump(recipe, sys.stdout)' > recipe.yaml
+}"""
+
+CONTROL_COMMANDS = """\
+python -m gym_taskdistill.train cartpole --env-kwargs n=2 --set k=2 variant=control \\
+  --seed 0 --out runs/control
+mkdir -p docs/controls && cp runs/control/cartpole-n2_1/best.json docs/controls/n=2,k=2.json"""
+
+
+class Entry(NamedTuple):
+    """An entry of the zoo, read."""
+
+    zoo_entry: zoo.ZooEntry
+    dataset: DistilledDataset
+
+    @property
+    def card(self) -> Card:
+        """The card."""
+        return self.dataset.card
+
+    @property
+    def axes(self) -> int | None:
+        """Number of cart-pole axes if the entry belongs into Table 1."""
+        n = self.zoo_entry.env_kwargs.get("n")
+        known = self.zoo_entry.env_id == CARTPOLE and self.zoo_entry.env_kwargs == {"n": n}
+        return n if known and n in AXES else None
+
+    @property
+    def label(self) -> str:
+        """The variant with what tells it apart."""
+        steps = self.dataset.inner_steps
+        return (
+            f"ours, `{self.card.variant}`: k = {self.dataset.k}, {steps} inner step{'s' if steps > 1 else ''}"
+        )
+
+
+def build(root: Path | None = None, controls: Path | None = None) -> str:
+    """Build the page.
+
+    Args:
+        root: Folder of a zoo; ``None`` is the one that comes with the library.
+        controls: Folder of the controls' cards; ``None`` is ``docs/controls``.
+
+    Returns:
+        Markdown.
+    """
+    entries = [Entry(entry, entry.load()) for entry in zoo.entries(root=root)]
+    cartpole = sorted((e for e in entries if e.axes is not None), key=_row_order)
+    others = [entry for entry in entries if entry.axes is None]
+    parts = [INTRODUCTION, TABLE_1_TEXT, _table_1(cartpole)]
+    if cartpole:
+        parts += [MINIMUM_TEXT, _minimum_table(cartpole), COST_TEXT, _cost_table(cartpole)]
+    if others:
+        parts += [OTHERS_TEXT, _others_table(others)]
+    cards = sorted((CONTROLS if controls is None else controls).glob("*.json"))
+    if cards:
+        parts += [CONTROL_TEXT, _control_table(cards, entries)]
+    parts += [REPRODUCE_TEXT, *_commands([*cartpole, *others])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row_order(entry: Entry) -> tuple[int, int, str]:
+    variant = entry.card.variant
+    place = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
+    return entry.axes or 0, place, variant
+
+
+# -- tables -----------------------------------------------------------------------------------------
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], n_left: int) -> str:
+    """Lay out a Markdown table, its first ``n_left`` columns to the left, the others to the right."""
+    marks = ["---"] * n_left + ["---:"] * (len(head) - n_left)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
+
+
+def _table_1(entries: Sequence[Entry]) -> str:
+    rows = []
+    for n in AXES:
+        for (axes, k), cells in PAPER_TABLE_1.items():
+            if axes == n:
+                rows.append((f"{n}D", f"paper, k = {k}", "stochastic", *cells, "100 × 100"))
+        for entry in entries:
+            if entry.axes == n:
+                rows += [
+                    (f"{n}D", entry.label, policy, *map(_mean, scores), _protocol(scores))
+                    for policy, scores in _by_policy(entry.card)
+                ]
+    return _table(("task", "dataset", "policy", *COLUMNS, "agents × episodes"), rows, 3)
+
+
+def _minimum_table(entries: Sequence[Entry]) -> str:
+    rows = [
+        (f"{entry.axes}D", entry.label, policy, *map(_minimum, scores), _protocol(scores))
+        for entry in entries
+        for policy, scores in _by_policy(entry.card)
+    ]
+    return _table(("task", "dataset", "policy", *COLUMNS, "agents × episodes"), rows, 3)
+
+
+def _cost_table(entries: Sequence[Entry]) -> str:
+    head = ("entry", "distilled over", "env steps", "wall-clock", "seed", "k", "inner steps")
+    rows = [
+        (
+            _link(entry),
+            f"`{_learners(entry.card)}`",
+            *_cost(entry.card),
+            NONE if entry.card.seed is None else str(entry.card.seed),
+            str(entry.dataset.k),
+            str(entry.dataset.inner_steps),
+            f"{entry.dataset.inner_lr:.4g}",
+        )
+        for entry in entries
+    ]
+    return _table((*head, "inner lr"), rows, 2)
+
+
+def _others_table(entries: Sequence[Entry]) -> str:
+    head = ("task", "variant", "k", "mean ± std", "min", "deterministic", "agents × episodes")
+    rows = []
+    for entry in entries:
+        stochastic, deterministic = _own_scores(entry.card)
+        rows.append(
+            (
+                entry.card.task,
+                _link(entry, entry.card.variant),
+                str(entry.dataset.k),
+                _mean(stochastic),
+                _minimum(stochastic),
+                _mean(deterministic),
+                _protocol([stochastic, deterministic]),
+                *_cost(entry.card),
+            )
+        )
+    return _table((*head, "env steps", "wall-clock"), rows, 2)
+
+
+def _control_table(paths: Sequence[Path], entries: Sequence[Entry]) -> str:
+    """Set controls beside the entries of the same task that have k_min rows."""
+    rows = []
+    for path in paths:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        card, k = Card.from_dict(document["card"]), document["tensors"]["x"][0]
+        needed = k_min(card.action_space["n"])
+        rows.append(_control_row(card, k, "control"))
+        rows += [
+            _control_row(entry.card, needed, f"`{entry.card.variant}`")
+            for entry in entries
+            if entry.card.task == card.task
+            and entry.dataset.k == needed
+            and entry.card.learners == card.learners
+        ]
+    head = ("task", "dataset", "k", "k_min", "mean ± std", "min", "agents × episodes", "env steps")
+    return _table(head, rows, 2)
+
+
+def _control_row(card: Card, k: int, label: str) -> tuple[str, ...]:
+    score, _ = _own_scores(card)
+    needed, (steps, _) = str(k_min(card.action_space["n"])), _cost(card)
+    return card.task, label, str(k), needed, _mean(score), _minimum(score), _protocol([score]), steps
+
+
+# -- cells ------------------------------------------------------------------------------------------
+
+
+def _scores(card: Card) -> dict[tuple[str, bool], Score]:
+    return {(score.learners, score.deterministic): score for score in card.scores}
+
+
+def _by_policy(card: Card) -> list[tuple[str, list[Score | None]]]:
+    """Table 1's six scores for each kind of policy; the stochastic row stands even if empty."""
+    scores = _scores(card)
+    rows = []
+    for policy, deterministic in (("stochastic", False), ("deterministic", True)):
+        cells = [scores.get((name, deterministic)) for name in TABLE_1]
+        if any(cells) or not deterministic:
+            rows.append((policy, cells))
+    return rows
+
+
+def _own_scores(card: Card) -> tuple[Score | None, Score | None]:
+    """Stochastic and deterministic score of the learners over which a dataset was distilled."""
+    scores, own = _scores(card), _learners(card)
+    if not any(name == own for name, _ in scores):
+        own = card.scores[0].learners if card.scores else own
+    return scores.get((own, False)), scores.get((own, True))
+
+
+def _learners(card: Card) -> str:
+    """Name the learner distribution over which a dataset was distilled."""
+    try:
+        distribution = learner_distribution(card.learners)
+    except TaskDistillError:
+        return "custom"  # a family that somebody registers elsewhere
+    return next((name for name, d in NAMED_LEARNERS.items() if d == distribution), "custom")
+
+
+def _mean(score: Score | None) -> str:
+    return NONE if score is None else f"{score.mean:.1f} ± {score.std:.1f}"
+
+
+def _minimum(score: Score | None) -> str:
+    return NONE if score is None else f"{score.min:.1f}"
+
+
+def _protocol(scores: Iterable[Score | None]) -> str:
+    kinds = {(s.n_agents, s.n_episodes) for s in scores if s is not None}
+    return ", ".join(f"{agents} × {episodes}" for agents, episodes in sorted(kinds)) or NONE
+
+
+def _cost(card: Card) -> tuple[str, str]:
+    return f"{card.num_timesteps:,}", f"{card.wall_clock_s / 60:.1f} min"
+
+
+def _link(entry: Entry, text: str = "") -> str:
+    """Link to the readable card; the same wherever the zoo lies."""
+    folder = "/".join(entry.zoo_entry.path.parts[-3:-1])
+    return f"[`{text or entry.zoo_entry.name}`](../zoo/{folder}/dataset.json)"
+
+
+# -- commands ---------------------------------------------------------------------------------------
+
+
+def _commands(entries: Sequence[Entry]) -> list[str]:
+    train = [RECIPE_FUNCTION, *(_train_command(e) for e in entries if e.card.recipe)]
+    test = [command for entry in entries for command in _evaluate_commands(entry)]
+    control = f"# The control with one row fewer than k_min\n{CONTROL_COMMANDS}"
+    blocks = [[*train, control], test]
+    return ["```sh\n" + "\n".join(lines) + "\n```" for lines in blocks if lines]
+
+
+def _train_command(entry: Entry) -> str:
+    card = entry.card
+    seed = "" if card.seed is None else f" --seed {card.seed}"
+    start = card.recipe.get("warm_start")
+    if start:
+        path = Path(start)
+        # Of a zoo entry its name is meant, not where it lay on the machine that ran this.
+        in_zoo = path.name == entry.zoo_entry.path.name
+        start = "/".join(path.parts[-3:-1]).replace("--", "/") if in_zoo else path.name
+        seed += f" --warm-start {shlex.quote(start)}"
+    name = shlex.quote(entry.zoo_entry.name)
+    return f"recipe {name} && python -m gym_taskdistill.train recipe.yaml{seed}"
+
+
+def _evaluate_commands(entry: Entry) -> list[str]:
+    """One command for all scores of an entry that share a protocol."""
+    groups: dict[tuple[bool, bool, int, int, int], list[str]] = {}
+    for score in entry.card.scores:
+        named = score.learners in NAMED_LEARNERS
+        key = (named, score.deterministic, score.n_agents, score.n_episodes, score.seed)
+        groups.setdefault(key, []).append(score.learners)
+    commands = []
+    for (named, deterministic, n_agents, n_episodes, seed), names in groups.items():
+        parts = ["python -m gym_taskdistill.evaluate", shlex.quote(entry.zoo_entry.name)]
+        if named:  # a distribution without a name is the dataset's own, which is the default
+            all_six = set(names) == set(TABLE_1)
+            parts.append("--learners " + ("table_1" if all_six else " ".join(names)))
+        if deterministic:
+            parts.append("--deterministic")
+        parts.append(f"--agents {n_agents} --episodes {n_episodes} --seed {seed}")
+        commands.append(" ".join(parts))
+    return commands
+
+
+def main() -> None:
+    """Write the page."""
+    write_atomically(RESULTS, build())
+    print(RESULTS)
+
+
+if __name__ == "__main__":
+    main()

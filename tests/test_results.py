@@ -1,0 +1,240 @@
+"""The page of results says what the cards say, and is up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from gym_taskdistill import zoo
+from gym_taskdistill.distill.card import Card, Score
+from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.learners import ALPHA_C, TABLE_1, learner_distribution
+from gym_taskdistill.recipes import Recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_results = load()
+
+
+def score(learners: str, mean: float, deterministic: bool = False, seed: int = 7) -> Score:
+    return Score(learners, deterministic, 100, 100, seed, "CartPoleND-v0", mean, mean / 10, mean - 1)
+
+
+def dataset(n: int, variant: str, k: int, scores: tuple[Score, ...] = (), **changes: Any) -> DistilledDataset:
+    card = Card(
+        env_id="CartPoleND-v0",
+        env_kwargs={"n": n},
+        observation_space={"type": "Box", "shape": [4 * n], "dtype": "float32"},
+        action_space={"type": "Discrete", "n": 2 * n},
+        learners=changes.pop("learners", ALPHA_C).spec(),
+        variant=variant,
+        recipe=changes.pop("recipe", {}),
+        seed=changes.pop("seed", None),
+        num_timesteps=1_310_720,
+        wall_clock_s=90.0,
+        scores=scores,
+    )
+    return DistilledDataset(
+        torch.ones(k, 4 * n), torch.ones(k, 2 * n), changes.pop("inner_lr", 1.0), card, **changes
+    )
+
+
+def pendulum() -> DistilledDataset:
+    card = Card(
+        env_id="Pendulum-v1",
+        observation_space={"type": "Box", "shape": [3], "dtype": "float32"},
+        action_space={"type": "Box", "shape": [1], "dtype": "float32"},
+        learners=ALPHA_C.spec(),
+        variant="k64",
+        num_timesteps=2_000_000,
+        wall_clock_s=600.0,
+        scores=(
+            Score("alpha_c", False, 1000, 1, 3, "Pendulum-v1", -200.25, 50.0, -900.0),
+            Score("alpha_c", True, 1000, 1, 3, "Pendulum-v1", -150.0, 40.0, -800.0),
+        ),
+    )
+    return DistilledDataset(torch.ones(64, 3), torch.ones(64, 1), 1.0, card)
+
+
+ALL = (
+    dataset(
+        2,
+        "universal-few",
+        64,
+        (score("universal", 350.0),),
+        learners=learner_distribution("universal"),
+        inner_steps=5,
+        inner_lr=0.3456,
+        recipe={
+            **Recipe("CartPoleND-v0", {"n": 2}).to_dict(),
+            "warm_start": "/home/someone/zoo/CartPoleND-v0/n=2,k_min/dataset.safetensors",
+        },
+        seed=4,
+    ),
+    dataset(2, "k_min", 3, (score("alpha_c", 495.0), score("alpha_c", 500.0, True)), seed=3),
+    dataset(1, "k_min", 2, tuple(score(name, 10.0 * i) for i, name in enumerate(TABLE_1, 1))),
+    dataset(7, "k_min", 8, (score("alpha_c", 321.0),)),
+    pendulum(),
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "zoo"
+    for one in ALL:
+        zoo.save(one, root)
+    return root
+
+
+@pytest.fixture
+def controls(tmp_path: Path) -> Path:
+    folder = tmp_path / "controls"
+    folder.mkdir()
+    dataset(2, "control", 2, (score("alpha_c", 44.0),)).save(folder / "n=2,k=2")
+    return folder
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The rows of the first table under a heading."""
+    lines = page[page.index(f"\n{heading}\n") :].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def rows_of(page: str, heading: str, *start: str) -> list[list[str]]:
+    return [row[len(start) :] for row in table(page, heading) if row[: len(start)] == [*start]]
+
+
+TABLE = "## N-dimensional cart-pole: Table 1 side by side"
+
+
+def test_table_1(root: Path) -> None:
+    page = make_results.build(root)
+    assert rows_of(page, TABLE, "1D", "ours, `k_min`: k = 2, 1 inner step") == [
+        ["stochastic", *(f"{10.0 * i} ± {1.0 * i}" for i in range(1, 7)), "100 × 100"]
+    ]
+    empty = ["–"] * 5
+    assert rows_of(page, TABLE, "2D", "ours, `k_min`: k = 3, 1 inner step") == [
+        ["stochastic", "495.0 ± 49.5", *empty, "100 × 100"],
+        ["deterministic", "500.0 ± 50.0", *empty, "100 × 100"],
+    ]
+    assert rows_of(page, TABLE, "2D", "paper, k = 3")[0][1] == "365 ± 31.9"
+    # By task, the paper's rows first.
+    assert [row[:2] for row in table(page, TABLE) if row[0] == "2D"] == [
+        ["2D", "paper, k = 3"],
+        ["2D", "paper, k = 512"],
+        ["2D", "ours, `k_min`: k = 3, 1 inner step"],
+        ["2D", "ours, `k_min`: k = 3, 1 inner step"],
+        ["2D", "ours, `universal-few`: k = 64, 5 inner steps"],
+    ]
+
+
+def test_the_paper_has_ten_rows_of_six(tmp_path: Path) -> None:
+    rows = table(make_results.build(tmp_path), TABLE)[2:]
+    assert len(rows) == 10
+    for i, row in enumerate(rows):
+        n = i // 2 + 1
+        assert row[0] == f"{n}D" and row[1] == f"paper, k = {512 if i % 2 else n + 1}"
+        assert len(row) == 10
+    assert "### Cost" not in make_results.build(tmp_path)
+
+
+def test_minimum_and_cost(root: Path) -> None:
+    page = make_results.build(root)
+    label = "ours, `k_min`: k = 3, 1 inner step"
+    assert [row[:2] for row in rows_of(page, "### The worst agent", "2D", label)] == [
+        ["stochastic", "494.0"],
+        ["deterministic", "499.0"],
+    ]
+    link = "[`CartPoleND-v0/n=2,{0}`](../zoo/CartPoleND-v0/n=2,{0}/dataset.json)"
+    few, steps = link.format("universal-few"), "1,310,720"
+    assert rows_of(page, "### Cost", few) == [["`universal`", steps, "1.5 min", "4", "64", "5", "0.3456"]]
+    assert rows_of(page, "### Cost", link.format("k_min"))[0][3] == "3"
+
+
+def test_other_tasks(root: Path) -> None:
+    page = make_results.build(root)
+    link = "[`{}`](../zoo/{}/dataset.json)"
+    assert table(page, "## Other tasks")[2:] == [
+        [
+            "CartPoleND-v0 n=7",
+            link.format("k_min", "CartPoleND-v0/n=7,k_min"),
+            *("8", "321.0 ± 32.1", "320.0", "–", "100 × 100", "1,310,720", "1.5 min"),
+        ],
+        [
+            "Pendulum-v1",
+            link.format("k64", "Pendulum-v1/k64"),
+            *("64", "-200.2 ± 50.0", "-900.0", "-150.0 ± 40.0", "1000 × 1", "2,000,000"),
+            "10.0 min",
+        ],
+    ]
+
+
+def test_control(root: Path, controls: Path, tmp_path: Path) -> None:
+    heading = "## Control: one row fewer than k_min"
+    page = make_results.build(root, controls)
+    assert table(page, heading)[2:] == [
+        ["CartPoleND-v0 n=2", label, k, "3", *figures, "100 × 100", "1,310,720"]
+        for label, k, *figures in (
+            ("control", "2", "44.0 ± 4.4", "43.0"),
+            ("`k_min`", "3", "495.0 ± 49.5", "494.0"),
+        )
+    ]
+    without = make_results.build(root, tmp_path / "nowhere")
+    assert heading not in without
+    assert "--set k=2 variant=control" in without
+
+
+def test_commands(root: Path) -> None:
+    page = make_results.build(root)
+    train, evaluate = "python -m gym_taskdistill.train", "python -m gym_taskdistill.evaluate"
+    for line in (
+        f"recipe CartPoleND-v0/n=2,universal-few && {train} recipe.yaml --seed 4 "
+        "--warm-start CartPoleND-v0/n=2,k_min",
+        f"{evaluate} CartPoleND-v0/n=1,k_min --learners table_1 --agents 100 --episodes 100 --seed 7",
+        f"{evaluate} CartPoleND-v0/n=2,k_min --learners alpha_c --deterministic --agents 100 "
+        "--episodes 100 --seed 7",
+        f"{evaluate} Pendulum-v1/k64 --learners alpha_c --agents 1000 --episodes 1 --seed 3",
+    ):
+        assert line in page.splitlines()
+    assert "someone" not in page
+
+
+def test_same_zoo_same_bytes(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for one in reversed(ALL):
+        zoo.save(one, other)
+    assert make_results.build(root) == make_results.build(other)
+
+
+def test_a_card_holds_a_recipe_that_can_be_run_again() -> None:
+    few = json.loads(json.dumps(ALL[0].card.to_dict()))["recipe"]
+    few.pop("warm_start")
+    assert Recipe.from_dict(few) == Recipe("CartPoleND-v0", {"n": 2})
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = ROOT / "docs" / "results.md"
+    command = "run: python docs/make_results.py"
+    assert page.is_file(), command
+    assert page.read_text(encoding="utf-8") == make_results.build(), command
