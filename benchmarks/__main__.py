@@ -97,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"there is no benchmark {unknown[0]}; use {', '.join(BENCHMARKS)}")
     use_threads(1)
     print(machine())
-    print("Ratios compare two sides timed in turns within this run, one thread each; best rounds.\n")
+    print("Ratios compare two sides timed in turns within this run, one thread each; best rounds.")
+    print("Training and the meta-gradient are compared by CPU time.\n")
     print(line("", "ours", "peer", "ratio", "target", "ok"))
     notes = []
     for name in chosen:

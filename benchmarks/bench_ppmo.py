@@ -15,8 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks import Report, at_least
-from benchmarks.bench_cartpole_env import rates
+from benchmarks import Report, at_least, best_seconds
 from gym_taskdistill import PPMO, recipes
 
 RECIPE = recipes.load("cartpole", {"n": 1})
@@ -36,13 +35,11 @@ def sb3_ppo(env: VecEnv) -> PPO:
     return PPO("MlpPolicy", env, ent_coef=RECIPE.ppmo["ent_coef"], seed=0, device="cpu", **same)
 
 
-def learner(model: OnPolicyAlgorithm) -> Callable[[], int]:
-    """Return a function that trains for some meta-epochs and returns the env steps taken."""
-    steps = META_EPOCHS * ROLLOUT
+def learner(model: OnPolicyAlgorithm) -> Callable[[], None]:
+    """Return a function that trains for some meta-epochs."""
 
-    def run() -> int:
-        model.learn(steps, reset_num_timesteps=False)
-        return steps
+    def run() -> None:
+        model.learn(META_EPOCHS * ROLLOUT, reset_num_timesteps=False)
 
     run()  # the first call allocates
     return run
@@ -54,7 +51,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._running = ["rest"]
-        self._since = time.perf_counter()
+        self._since = time.process_time()
 
     def wrap(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
         """Return a function that does the same and counts its time to ``part``."""
@@ -72,13 +69,13 @@ class Stopwatch:
         return timed
 
     def _count(self) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.seconds[self._running[-1]] += now - self._since
         self._since = now
 
 
 def profile(meta_epochs: int = 20) -> dict[str, float]:
-    """Measure the seconds that each part of a meta-epoch takes, on average."""
+    """Measure the CPU seconds that each part of a meta-epoch takes, on average."""
     model = ppmo()
     learner(model)
     watch = Stopwatch()
@@ -112,13 +109,14 @@ def profile(meta_epochs: int = 20) -> dict[str, float]:
 
 
 def measure() -> Report:
-    """Measure env steps per second of training, and profile a meta-epoch."""
-    ours, theirs, theirs_here = rates(
+    """Measure env steps per CPU second of training, and profile a meta-epoch."""
+    seconds = best_seconds(
         learner(ppmo()),
         learner(sb3_ppo(make_vec_env("CartPole-v1", n_envs=RECIPE.n_envs))),
         learner(sb3_ppo(RECIPE.task.make_vec_env(RECIPE.n_envs))),
         rounds=ROUNDS,
     )
+    ours, theirs, theirs_here = (META_EPOCHS * ROLLOUT / s for s in seconds)
     name = f"PPMO training, {RECIPE.ppmo['n_learners']} learners"
     rows = [
         at_least(f"{name} / SB3 PPO, DummyVecEnv", ours, theirs, 2, "steps/s"),

@@ -105,7 +105,7 @@ class BestDatasetCallback(MetaEpochCallback):
         """Test the dataset as it is now."""
         dataset = self.model.dataset()
         result = self._evaluate(dataset)
-        if result.mean > self.best_mean:
+        if result.mean >= self.best_mean:  # of equals the later, which has seen more learners
             dataset.save(self.folder / "best.safetensors")
         self.history.append((self.model.num_timesteps, result.mean, result.std, result.min))
         self._write()

@@ -15,6 +15,7 @@ from gym_taskdistill.distill.card import Score
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import LearnersArg
 from gym_taskdistill.distill.trained import TrainedLearners, train_fresh_learners
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import NAMED_LEARNERS, learner_distribution
 from gym_taskdistill.tasks import Task
 
@@ -121,7 +122,7 @@ def evaluate(
         ValueError: There is no agent or no episode.
     """
     if n_agents < 1 or n_episodes < 1:
-        raise ValueError(
+        raise TaskDistillError(
             f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
         )
     task = task or Task(dataset.card.env_id, dataset.card.env_kwargs)

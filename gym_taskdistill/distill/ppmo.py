@@ -370,12 +370,11 @@ class PPMO(OnPolicyAlgorithm):
         Args:
             path: File to write; an older checkpoint there is replaced.
         """
-        self.begin_segment(self.segment + 1)
         state: dict[str, Any] = {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
-            "segment": self.segment,
+            "segment": self.segment + 1,
             "num_timesteps": self.num_timesteps,
             "n_updates": self._n_updates,
             "wall_clock_s": self.wall_clock_s,
@@ -385,6 +384,8 @@ class PPMO(OnPolicyAlgorithm):
         temporary = Path(f"{path}.tmp")
         torch.save(state, temporary)
         os.replace(temporary, path)
+        # Last, as `load_checkpoint` does: the reset already feeds the running statistics.
+        self.begin_segment(self.segment + 1)
 
     def load_checkpoint(self, path: str | PathLike[str]) -> None:
         """Continue from a checkpoint; this object must have been made with the same settings.
