@@ -15,7 +15,15 @@ from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.zoo import __main__ as zoo_command
 
-TINY = ["n_envs=8", "n_steps=32", "batch_size=128", "final_agents=3", "final_episodes=2", "n_agents=2", "n_episodes=1"]
+TINY = [
+    "n_envs=8",
+    "n_steps=32",
+    "batch_size=128",
+    "final_agents=3",
+    "final_episodes=2",
+    "n_agents=2",
+    "n_episodes=1",
+]
 
 
 @pytest.fixture
@@ -33,7 +41,17 @@ def fails(main: object, argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_train_writes_a_run_and_prints_its_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["cartpole", "--env-kwargs", "n=1", "--total-timesteps", "512", "--seed", "1", "--out", str(tmp_path)]
+    argv = [
+        "cartpole",
+        "--env-kwargs",
+        "n=1",
+        "--total-timesteps",
+        "512",
+        "--seed",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     train.main([*argv, "--set", *TINY])
     output = capsys.readouterr()
     assert "alpha_c" in output.out
@@ -77,7 +95,10 @@ def test_evaluate_prints_writes_and_records(
     evaluate.main([*argv, "--json", str(tmp_path / "scores.json"), "--record"])
     assert "xavier" in capsys.readouterr().out
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert [(s["learners"], s["n_agents"], s["n_episodes"]) for s in scores] == [("xavier", 4, 2), ("random_h", 4, 2)]
+    assert [(s["learners"], s["n_agents"], s["n_episodes"]) for s in scores] == [
+        ("xavier", 4, 2),
+        ("random_h", 4, 2),
+    ]
     recorded = {s.learners: s for s in DistilledDataset.load(dataset_file).card.scores}
     assert recorded["xavier"].mean == scores[0]["mean"]
     assert recorded["alpha_c"].n_agents == 100  # the entry's own score is kept
@@ -99,7 +120,9 @@ def test_mistakes_in_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "at least 1 agent" in fails(evaluate.main, ["CartPoleND-v0/n=2,k_min", "--agents", "0"], capsys)
 
 
-def test_zoo_lists_shows_and_finds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zoo_lists_shows_and_finds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     zoo_command.main(["list"])
     assert "CartPoleND-v0/n=2,k_min" in capsys.readouterr().out
@@ -137,9 +160,13 @@ def test_the_console_command_dispatches(capsys: pytest.CaptureFixture[str]) -> N
         __main__.main(["trian"])
 
 
-@pytest.mark.parametrize("module", ["gym_taskdistill", *(f"gym_taskdistill.{name}" for name in __main__.COMMANDS)])
+@pytest.mark.parametrize(
+    "module", ["gym_taskdistill", *(f"gym_taskdistill.{name}" for name in __main__.COMMANDS)]
+)
 def test_every_command_has_help(module: str) -> None:
-    result = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
+    )
     assert "usage" in result.stdout
 
 

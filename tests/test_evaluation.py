@@ -281,5 +281,5 @@ def test_learners_that_do_not_fit_the_encoder_are_refused() -> None:
 
 @pytest.mark.parametrize(("n_agents", "n_episodes"), [(0, 1), (1, 0), (-1, 5)])
 def test_an_empty_evaluation_is_refused(n_agents: int, n_episodes: int) -> None:
-    with pytest.raises(ValueError, match="at least 1 agent and 1 episode"):
+    with pytest.raises(TaskDistillError, match="at least 1 agent and 1 episode"):
         evaluate(dataset(CARTPOLE_ND), n_agents, n_episodes)

@@ -46,7 +46,9 @@ def test_overrides_reach_every_section() -> None:
 
 
 def test_schedules_and_numbers_are_read() -> None:
-    kwargs = recipes.load("cartpole").override({"learning_rate": "lin_0.01_0.001", "gamma": "9e-1"}).ppmo_kwargs()
+    kwargs = (
+        recipes.load("cartpole").override({"learning_rate": "lin_0.01_0.001", "gamma": "9e-1"}).ppmo_kwargs()
+    )
     schedule = kwargs["learning_rate"]
     assert isinstance(schedule, LinearSchedule)
     assert schedule(1.0) == pytest.approx(0.01)
@@ -79,7 +81,11 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("cartpol", 'Did you mean "cartpole"'), ("nowhere.yaml", "no recipe file"), ("Nothing-v7", "no recipe and no env")],
+    [
+        ("cartpol", 'Did you mean "cartpole"'),
+        ("nowhere.yaml", "no recipe file"),
+        ("Nothing-v7", "no recipe and no env"),
+    ],
 )
 def test_an_unknown_recipe_is_named(name: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):

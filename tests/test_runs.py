@@ -85,7 +85,14 @@ def test_the_same_seed_gives_the_same_run(uninterrupted: Run, tmp_path: Path) ->
 @pytest.mark.parametrize("attempt", range(2))
 def test_killed_at_a_random_moment_and_resumed(uninterrupted: Run, tmp_path: Path, attempt: int) -> None:
     run = Run.create(short_recipe(), 7, tmp_path, "killed")
-    command = [sys.executable, "-m", "gym_taskdistill.train", "--no-progress-bar", "--resume", str(run.folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "gym_taskdistill.train",
+        "--no-progress-bar",
+        "--resume",
+        str(run.folder),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not run.checkpoint.exists() and process.poll() is None:
         time.sleep(0.01)
@@ -146,7 +153,14 @@ def test_normalisation_statistics_survive_a_resume(tmp_path: Path) -> None:
     whole = Run.create(recipe, 3, tmp_path, "whole")
     whole.execute(progress_bar=False)
     halted = Run.create(recipe, 3, tmp_path, "halted")
-    command = [sys.executable, "-m", "gym_taskdistill.train", "--no-progress-bar", "--resume", str(halted.folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "gym_taskdistill.train",
+        "--no-progress-bar",
+        "--resume",
+        str(halted.folder),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not halted.checkpoint.exists() and process.poll() is None:
         time.sleep(0.005)

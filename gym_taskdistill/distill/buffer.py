@@ -43,6 +43,31 @@ class LearnerRolloutBuffer(RolloutBuffer):
         if self.observations.dtype == np.float64:
             self.observations = self.observations.astype(np.float32)
 
+    def add_step(
+        self, obs: np.ndarray, actions: np.ndarray, rewards: np.ndarray, episode_starts: np.ndarray
+    ) -> None:
+        """Store one step of all columns; values and log-probabilities are filled in after the rollout.
+
+        Args:
+            obs: ``(M·E, *obs_shape)``.
+            actions: ``(M·E,)`` or ``(M·E, n_outputs)``, as sampled.
+            rewards: ``(M·E,)``.
+            episode_starts: ``(M·E,)``, whether ``obs`` is the first of its episode.
+        """
+        self.observations[self.pos] = obs
+        self.actions[self.pos] = actions.reshape(self.n_envs, self.action_dim)
+        self.rewards[self.pos] = rewards
+        self.episode_starts[self.pos] = episode_starts
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def by_learner(self, array: np.ndarray) -> Tensor:
+        """View one of the buffer's arrays ``(T, M·E, …)`` as a tensor ``(M, T·E, …)``, on the device."""
+        tensor = self.to_torch(array, copy=False)
+        tensor = tensor.unflatten(1, (self.n_learners, -1)).transpose(0, 1).flatten(1, 2)
+        is_discrete_action = array is self.actions and np.issubdtype(array.dtype, np.integer)
+        return tensor.squeeze(-1) if is_discrete_action else tensor
+
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Yield the rollout in random minibatches, each transition once.
 
@@ -56,7 +81,7 @@ class LearnerRolloutBuffer(RolloutBuffer):
         per_learner = self.buffer_size * self.n_envs // self.n_learners
         step = per_learner if batch_size is None else batch_size // self.n_learners
         data = [
-            self._by_learner(array)
+            self.by_learner(array)
             for array in (
                 self.observations,
                 self.actions,
@@ -70,13 +95,7 @@ class LearnerRolloutBuffer(RolloutBuffer):
             self.n_learners, per_learner, generator=self.generator, device=self.device
         ).argsort(dim=1)
         learner = torch.arange(self.n_learners, device=self.device).unsqueeze(1)
+        # One gather for the whole pass; the minibatches are views of it.
+        shuffled = [tensor[learner, order] for tensor in data]
         for start in range(0, per_learner, step):
-            index = order[:, start : start + step]
-            yield RolloutBufferSamples(*(tensor[learner, index] for tensor in data))
-
-    def _by_learner(self, array: np.ndarray) -> Tensor:
-        """Reshape ``(T, M·E, …)`` into a tensor ``(M, T·E, …)``."""
-        tensor = self.to_torch(array, copy=False)
-        tensor = tensor.unflatten(1, (self.n_learners, -1)).transpose(0, 1).flatten(1, 2)
-        is_discrete_action = array is self.actions and np.issubdtype(array.dtype, np.integer)
-        return tensor.squeeze(-1) if is_discrete_action else tensor
+            yield RolloutBufferSamples(*(tensor[:, start : start + step] for tensor in shuffled))

@@ -33,7 +33,7 @@ from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.card import Card, space_to_dict, versions
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
 from gym_taskdistill.distill.policy import DistillationPolicy
-from gym_taskdistill.distill.trained import encoder_state
+from gym_taskdistill.distill.trained import TrainedLearners, encoder_state
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
 
@@ -207,8 +207,11 @@ class PPMO(OnPolicyAlgorithm):
             [{"params": params, "name": name} for name, params in groups.items() if params],
             lr=1.0,  # set from the schedules before every use
             eps=1e-5,
+            fused=True,
         )
-        self.critic_optimizer = torch.optim.Adam(self.policy.critic.parameters(), lr=1.0, eps=1e-5)
+        self.critic_optimizer = torch.optim.Adam(
+            self.policy.critic.parameters(), lr=1.0, eps=1e-5, fused=True
+        )
         self.schedules = {
             name: FloatSchedule(self.learning_rate if rate is None else rate)
             for name, rate in self.group_learning_rates.items()
@@ -462,50 +465,48 @@ class PPMO(OnPolicyAlgorithm):
         callback.on_rollout_start()
         self.policy.sample_learners(self.generator)
         trained = self.policy.train_learners(create_graph=False)
+        assert isinstance(rollout_buffer, LearnerRolloutBuffer)
         rollout_buffer.reset()
-        n_columns = self.n_envs // self.n_learners
-        discrete = isinstance(self.action_space, spaces.Discrete)
+        box = self.action_space if isinstance(self.action_space, spaces.Box) else None
         truncations: list[tuple[int, int, np.ndarray]] = []
-        no_value = torch.zeros(self.n_envs)
-        with torch.no_grad():
+        with torch.inference_mode():
             for step in range(n_rollout_steps):
-                obs = self._to_tensor(self._last_obs)
-                distribution = trained.action_distribution(obs.unflatten(0, (self.n_learners, n_columns)))
-                actions = distribution.sample(self.generator)
-                log_probs = distribution.log_prob(actions).flatten()
-                action_array = actions.flatten(0, 1).cpu().numpy()
-                env_actions = action_array
-                if isinstance(self.action_space, spaces.Box):
-                    env_actions = np.clip(action_array, self.action_space.low, self.action_space.high)
+                assert isinstance(self._last_obs, np.ndarray) and self._last_episode_starts is not None
+                obs = self._to_tensor(self._last_obs).unflatten(0, (self.n_learners, -1))
+                sampled = trained.action_distribution(obs).sample(self.generator)
+                actions = sampled.flatten(0, 1).cpu().numpy()
+                env_actions = actions if box is None else np.clip(actions, box.low, box.high)
                 new_obs, rewards, dones, infos = env.step(env_actions)
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
+                rollout_buffer.add_step(self._last_obs, actions, rewards, self._last_episode_starts)
                 if dones.any():
                     self._update_info_buffer(infos, dones)
                     for i in np.flatnonzero(dones):
                         if infos[i].get("TimeLimit.truncated", False):
                             truncations.append((step, int(i), infos[i]["terminal_observation"]))
-                rollout_buffer.add(
-                    self._last_obs,  # type: ignore[arg-type]
-                    action_array.reshape(-1, 1) if discrete else action_array,
-                    rewards,
-                    self._last_episode_starts,  # type: ignore[arg-type]
-                    no_value,
-                    log_probs,
-                )
                 self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
-            self._add_values(rollout_buffer, truncations)
+            self._complete(rollout_buffer, trained, truncations)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _add_values(self, buffer: RolloutBuffer, truncations: list[tuple[int, int, np.ndarray]]) -> None:
-        """Fill in the critic's values in one pass, bootstrap truncated episodes, and compute advantages."""
-        values = self.policy.predict_values(self._to_tensor(buffer.observations))
-        buffer.values[:] = values.cpu().numpy()
+    def _complete(
+        self,
+        buffer: LearnerRolloutBuffer,
+        trained: TrainedLearners,
+        truncations: list[tuple[int, int, np.ndarray]],
+    ) -> None:
+        """Fill in log-probabilities and values, bootstrap truncated episodes, and compute advantages."""
+        obs = buffer.by_learner(buffer.observations)
+        log_probs = trained.action_distribution(obs).log_prob(buffer.by_learner(buffer.actions))
+        values = self.policy.predict_values(obs)
+        for array, result in ((buffer.log_probs, log_probs), (buffer.values, values)):
+            by_step = result.unflatten(1, (buffer.buffer_size, -1)).transpose(0, 1).flatten(1, 2)
+            array[:] = by_step.cpu().numpy()
         if truncations:
             steps, columns, observations = zip(*truncations, strict=True)
             terminal = self.policy.predict_values(self._to_tensor(np.stack(observations)))
@@ -517,7 +518,7 @@ class PPMO(OnPolicyAlgorithm):
     def _to_tensor(self, obs: Any) -> Tensor:
         return torch.as_tensor(obs, device=self.device, dtype=torch.float32)
 
-    def loss(self, data: RolloutBufferSamples, clip_range: float) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, data: RolloutBufferSamples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute PPO's loss on one minibatch, differentiable down to the dataset (Equations 1 and 2).
 
         Args:
@@ -539,38 +540,28 @@ class PPMO(OnPolicyAlgorithm):
         entropy_loss = -entropy.mean()
         loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
         with torch.no_grad():
-            parts = torch.stack(
-                [
-                    policy_loss,
-                    value_loss,
-                    entropy_loss,
-                    (ratio - 1 - log_ratio).mean(),
-                    ((ratio - 1).abs() > clip_range).float().mean(),
-                    loss,
-                ]
-            ).tolist()
-        names = (
-            "policy_gradient_loss",
-            "value_loss",
-            "entropy_loss",
-            "approx_kl",
-            "clip_fraction",
-            "loss",
-        )
-        return loss, dict(zip(names, parts, strict=True))
+            parts = {
+                "policy_gradient_loss": policy_loss.detach(),
+                "value_loss": value_loss.detach(),
+                "entropy_loss": entropy_loss.detach(),
+                "approx_kl": (ratio - 1 - log_ratio).mean(),
+                "clip_fraction": ((ratio - 1).abs() > clip_range).float().mean(),
+                "loss": loss.detach(),
+            }
+        return loss, parts
 
     def train(self) -> None:
         """Update dataset, encoder and critic from the rollout (Algorithm 1, lines 6 to 15)."""
         self._update_learning_rates()
         clip_range = self.clip_schedule(self._current_progress_remaining)
-        history: dict[str, list[float]] = defaultdict(list)
+        history: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.n_epochs):
             completed = self._train_epoch(clip_range, history)
             self._n_updates += 1
             if not completed:
                 break
         for name, values in history.items():
-            self.logger.record(f"train/{name}", float(np.mean(values)))
+            self.logger.record(f"train/{name}", torch.stack(values).mean().item())
         buffer = self.rollout_buffer
         self.logger.record(
             "train/explained_variance",
@@ -584,7 +575,7 @@ class PPMO(OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
 
-    def _train_epoch(self, clip_range: float, history: dict[str, list[float]]) -> bool:
+    def _train_epoch(self, clip_range: float, history: dict[str, list[Tensor]]) -> bool:
         """Make one pass over the rollout; return ``False`` if the KL limit stopped it."""
         dataset_params = [p for group in self.optimizer.param_groups for p in group["params"]]
         for data in self.rollout_buffer.get(self.batch_size):
@@ -597,7 +588,7 @@ class PPMO(OnPolicyAlgorithm):
             self.critic_optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(dataset_params, self.max_grad_norm)
-            history["dataset_grad_norm"].append(norm.item())
+            history["dataset_grad_norm"].append(norm)
             torch.nn.utils.clip_grad_norm_(self.policy.critic.parameters(), self.max_grad_norm)
             self.optimizer.step()
             self.critic_optimizer.step()
