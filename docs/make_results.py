@@ -1,4 +1,4 @@
-"""Write ``docs/results.md`` from the cards of the zoo: ``python docs/make_results.py``.
+"""Write ``docs/results.md`` and the table of the README from the zoo: ``python docs/make_results.py``.
 
 Every number of ours is read from a card; only the paper's are typed, with their source. The same
 zoo gives the same bytes.
@@ -21,6 +21,8 @@ from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distributi
 
 DOCS = Path(__file__).resolve().parent
 RESULTS, CONTROLS = DOCS / "results.md", DOCS / "controls"
+README = DOCS.parent / "README.md"
+SUMMARY_MARKERS = ("<!-- results -->", "<!-- /results -->")
 
 CARTPOLE = "CartPoleND-v0"
 
@@ -165,6 +167,57 @@ def build(root: Path | None = None, controls: Path | None = None) -> str:
         parts += [CONTROL_TEXT, _control_table(cards, entries)]
     parts += [REPRODUCE_TEXT, *_commands([*cartpole, *others])]
     return "\n\n".join(parts) + "\n"
+
+
+def build_summary(root: Path | None = None) -> str:
+    """Build the README's table: for each cart-pole, the paper's Λ column beside ours, and our worst column.
+
+    Args:
+        root: Folder of a zoo; ``None`` is the one that comes with the library.
+
+    Returns:
+        A Markdown table.
+    """
+    entries = {
+        (entry.env_kwargs["n"], entry.variant): entry.card
+        for entry in zoo.entries(CARTPOLE, root=root)
+        if set(entry.env_kwargs) == {"n"}
+    }
+    rows = []
+    for n in AXES:
+        k = next(k for axes, k in PAPER_TABLE_1 if axes == n)
+        own = [
+            _mean(_scores(card).get(("alpha_c", False))) if card else NONE
+            for card in (entries.get((n, variant)) for variant in ("k_min", "k512"))
+        ]
+        worst = [_worst_column(entries.get((n, variant))) for variant in ("universal", "universal-few")]
+        rows.append((f"{n}D", str(k), PAPER_TABLE_1[n, k][0], *own, *worst))
+    head = (
+        "task",
+        "k_min",
+        "paper, k_min",
+        "ours, k_min",
+        "ours, k = 512",
+        "universal, one step: worst of six",
+        "universal, ten steps: worst of six",
+    )
+    return _table(head, rows, 1)
+
+
+def _worst_column(card: Card | None) -> str:
+    """Return the lowest of the six columns' means, if all were measured."""
+    if card is None:
+        return NONE
+    scores = [_scores(card).get((name, False)) for name in TABLE_1]
+    found = [score.mean for score in scores if score is not None]
+    return f"{min(found):.1f}" if len(found) == len(scores) else NONE
+
+
+def with_summary(readme: str, summary: str) -> str:
+    """Put the table between the README's two markers."""
+    before, _, rest = readme.partition(SUMMARY_MARKERS[0])
+    _, _, after = rest.partition(SUMMARY_MARKERS[1])
+    return f"{before}{SUMMARY_MARKERS[0]}\n{summary}\n{SUMMARY_MARKERS[1]}{after}"
 
 
 def _row_order(entry: Entry) -> tuple[int, int, str]:
@@ -372,9 +425,10 @@ def _evaluate_commands(entry: Entry) -> list[str]:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page and the table in the README."""
     write_atomically(RESULTS, build())
-    print(RESULTS)
+    write_atomically(README, with_summary(README.read_text(encoding="utf-8"), build_summary()))
+    print(RESULTS, README, sep="\n")
 
 
 if __name__ == "__main__":

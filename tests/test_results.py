@@ -238,3 +238,10 @@ def test_the_page_is_up_to_date() -> None:
     command = "run: python docs/make_results.py"
     assert page.is_file(), command
     assert page.read_text(encoding="utf-8") == make_results.build(), command
+
+
+def test_the_readme_is_up_to_date() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = "run: python docs/make_results.py"
+    assert readme == make_results.with_summary(readme, make_results.build_summary()), command
+    assert "ours, k_min" in readme
