@@ -19,27 +19,36 @@ from benchmarks import Report, at_least, best_seconds
 from gym_taskdistill import PPMO, recipes
 
 RECIPE = recipes.load("cartpole", {"n": 1})
-ROLLOUT = RECIPE.n_envs * RECIPE.ppmo["n_steps"]
-ROUNDS, META_EPOCHS = 5, 4
+
+#: Columns of envs and minibatch size. The inner step costs the same for a small minibatch as for a large one,
+#: SB3's updates do not, so the ratio grows with the minibatch: the recipe's own setting, and a large one.
+SMALL, LARGE = (RECIPE.n_envs, RECIPE.ppmo["batch_size"]), (64, 4096)
+ROUNDS, MIN_STEPS = 5, 16_384
 
 
-def ppmo() -> PPMO:
-    """Make PPMO as the cart-pole recipe says, for a single axis."""
-    env = RECIPE.task.make_vec_env(RECIPE.n_envs)
-    return PPMO(env=env, seed=0, device="cpu", **RECIPE.ppmo_kwargs())
+def rollout_size(setting: tuple[int, int]) -> int:
+    """Env steps of a meta-epoch."""
+    return setting[0] * int(RECIPE.ppmo["n_steps"])
 
 
-def sb3_ppo(env: VecEnv) -> PPO:
-    """Make SB3's PPO with the same minibatches and passes; its nets are 64-64 tanh too."""
-    same = {name: RECIPE.ppmo[name] for name in ("n_steps", "batch_size", "n_epochs")}
-    return PPO("MlpPolicy", env, ent_coef=RECIPE.ppmo["ent_coef"], seed=0, device="cpu", **same)
+def ppmo(setting: tuple[int, int]) -> PPMO:
+    """Make PPMO as the cart-pole recipe says, for a single axis, but for the setting."""
+    n_envs, batch_size = setting
+    kwargs = {**RECIPE.ppmo_kwargs(), "batch_size": batch_size}
+    return PPMO(env=RECIPE.task.make_vec_env(n_envs), seed=0, device="cpu", **kwargs)
+
+
+def sb3_ppo(env: VecEnv, setting: tuple[int, int]) -> PPO:
+    """Make SB3's PPO with the same rollouts, minibatches and passes; its nets are 64-64 tanh too."""
+    same = {name: RECIPE.ppmo[name] for name in ("n_steps", "n_epochs", "ent_coef")}
+    return PPO("MlpPolicy", env, batch_size=setting[1], seed=0, device="cpu", **same)
 
 
 def learner(model: OnPolicyAlgorithm) -> Callable[[], None]:
-    """Return a function that trains for some meta-epochs."""
+    """Return a function that trains for some meta-epochs, the same number of env steps for all."""
 
     def run() -> None:
-        model.learn(META_EPOCHS * ROLLOUT, reset_num_timesteps=False)
+        model.learn(MIN_STEPS, reset_num_timesteps=False)
 
     run()  # the first call allocates
     return run
@@ -76,13 +85,13 @@ class Stopwatch:
 
 def profile(meta_epochs: int = 20) -> dict[str, float]:
     """Measure the CPU seconds that each part of a meta-epoch takes, on average."""
-    model = ppmo()
+    model = ppmo(SMALL)
     learner(model)
     watch = Stopwatch()
     parts = [
         (model, "collect_rollouts", "rollout: policy"),
         (model.env, "step", "rollout: env"),
-        (model.rollout_buffer, "add", "rollout: buffer"),
+        (model.rollout_buffer, "add_step", "rollout: buffer"),
         (model.rollout_buffer, "compute_returns_and_advantage", "rollout: buffer"),
         (model.policy, "sample_learners", "sampling fresh learners"),
         (model.policy, "train_learners", "inner step, forward with graph"),
@@ -99,7 +108,7 @@ def profile(meta_epochs: int = 20) -> dict[str, float]:
         one.start()
     try:
         watch.wrap(model.learn, "rest: minibatches, clipping, log")(
-            meta_epochs * ROLLOUT, reset_num_timesteps=False
+            meta_epochs * rollout_size(SMALL), reset_num_timesteps=False
         )
     finally:
         for one in patches:
@@ -110,21 +119,24 @@ def profile(meta_epochs: int = 20) -> dict[str, float]:
 
 def measure() -> Report:
     """Measure env steps per CPU second of training, and profile a meta-epoch."""
-    seconds = best_seconds(
-        learner(ppmo()),
-        learner(sb3_ppo(make_vec_env("CartPole-v1", n_envs=RECIPE.n_envs))),
-        learner(sb3_ppo(RECIPE.task.make_vec_env(RECIPE.n_envs))),
-        rounds=ROUNDS,
-    )
-    ours, theirs, theirs_here = (META_EPOCHS * ROLLOUT / s for s in seconds)
-    name = f"PPMO training, {RECIPE.ppmo['n_learners']} learners"
-    rows = [
-        at_least(f"{name} / SB3 PPO, DummyVecEnv", ours, theirs, 2, "steps/s"),
-        at_least(f"{name} / SB3 PPO, our vector env", ours, theirs_here, unit="steps/s"),
-    ]
+    rows = []
+    for setting, target in ((LARGE, 2.0), (SMALL, None)):
+        n_envs, batch_size = setting
+        seconds = best_seconds(
+            learner(ppmo(setting)),
+            learner(sb3_ppo(make_vec_env("CartPole-v1", n_envs=n_envs), setting)),
+            learner(sb3_ppo(RECIPE.task.make_vec_env(n_envs), setting)),
+            rounds=ROUNDS,
+        )
+        ours, theirs, theirs_here = (MIN_STEPS / s for s in seconds)
+        name = f"PPMO, {n_envs} envs, batch {batch_size}"
+        rows += [
+            at_least(f"{name} / SB3 PPO, DummyVecEnv", ours, theirs, target, "steps/s"),
+            at_least(f"{name} / SB3 PPO, our vector env", ours, theirs_here, unit="steps/s"),
+        ]
     parts = profile()
     total = sum(parts.values())
-    note = [f"A meta-epoch of PPMO, {ROLLOUT} env steps, takes {1000 * total:.0f} ms:"]
+    note = [f"A meta-epoch of PPMO, {rollout_size(SMALL)} env steps, takes {1000 * total:.0f} ms:"]
     for part, seconds in sorted(parts.items(), key=lambda item: -item[1]):
         note.append(f"  {part:<52}{1000 * seconds:>7.1f} ms {seconds / total:>5.0%}")
     return Report(rows, ["\n".join(note)])
