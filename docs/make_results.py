@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gym_taskdistill import zoo
-from gym_taskdistill.cli import write_atomically
 from gym_taskdistill.distill.card import Card, Score
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.files import write_text
 from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distribution
 
 DOCS = Path(__file__).resolve().parent
@@ -426,8 +426,8 @@ def _evaluate_commands(entry: Entry) -> list[str]:
 
 def main() -> None:
     """Write the page and the table in the README."""
-    write_atomically(RESULTS, build())
-    write_atomically(README, with_summary(README.read_text(encoding="utf-8"), build_summary()))
+    write_text(RESULTS, build())
+    write_text(README, with_summary(README.read_text(encoding="utf-8"), build_summary()))
     print(RESULTS, README, sep="\n")
 
 

@@ -6,7 +6,6 @@ All of them act between meta-epochs, at the start of a rollout, when the dataset
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.evaluation import Evaluation, evaluate
+from gym_taskdistill.files import replacing
 from gym_taskdistill.tasks import Task
 
 #: Columns of ``evaluations.csv``.
@@ -126,12 +126,10 @@ class BestDatasetCallback(MetaEpochCallback):
         return self.folder / "evaluations.csv"
 
     def _write(self) -> None:
-        temporary = self._table.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
+        with replacing(self._table) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(EVALUATION_FIELDS)
             writer.writerows(self.history)
-        os.replace(temporary, self._table)
 
 
 class CheckpointCallback(MetaEpochCallback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -74,20 +73,6 @@ def dataset_path(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> 
 def progress_over(n_episodes: int, shown: bool) -> tqdm[Any]:
     """Return a progress bar over episodes, with the time left."""
     return tqdm(total=n_episodes, unit="episode", dynamic_ncols=True, disable=not shown)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that it is never half there.
-
-    Raises:
-        TaskDistillError: The file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise TaskDistillError(f'"{path}" cannot be written: {error.strerror}.') from None
 
 
 def load_dataset(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> DistilledDataset:

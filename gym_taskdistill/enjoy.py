@@ -16,7 +16,8 @@ import tyro
 
 from gym_taskdistill.cli import key_values, load_dataset, run_command
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.plotting import checked_suffix, replacing
+from gym_taskdistill.files import replacing
+from gym_taskdistill.plotting import checked_suffix
 from gym_taskdistill.policy import DistilledPolicy
 from gym_taskdistill.runs import use_threads
 from gym_taskdistill.tasks import Task

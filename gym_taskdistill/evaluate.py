@@ -15,11 +15,11 @@ from gym_taskdistill.cli import (
     print_scores,
     progress_over,
     run_command,
-    write_atomically,
 )
 from gym_taskdistill.distill.card import Score
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.evaluation import evaluate
+from gym_taskdistill.files import write_text
 from gym_taskdistill.learners import TABLE_1
 from gym_taskdistill.runs import SCORE_SEED, use_threads
 
@@ -90,7 +90,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
     print_scores(f"{dataset!r}", scores)
     if args.json is not None:
         text = json.dumps([score.to_dict() for score in scores], indent=2)
-        write_atomically(args.json, text + "\n")
+        write_text(args.json, text + "\n")
     if args.record:
         record_scores(dataset, scores).save(path)
 

@@ -6,11 +6,10 @@ needs no display and leaves no global state.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.envs.cartpole_dynamics import THETA_LIMIT
 from gym_taskdistill.envs.rendering import AXIS_COLOURS
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.files import replacing
 from gym_taskdistill.runs import Run
 
 if TYPE_CHECKING:
@@ -124,30 +124,6 @@ def action_names(dataset: DistilledDataset) -> list[str]:
         return [f"axis {a // 2} {'−+'[a % 2]}" for a in range(dataset.n_outputs)]
     start = dataset.card.action_space.get("start", 0)
     return [f"action {start + a}" for a in range(dataset.n_outputs)]
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write, which then takes the place of ``path``; it is never half there.
-
-    Args:
-        path: The file.
-
-    Raises:
-        TaskDistillError: The folder does not exist, or the file cannot be written.
-    """
-    if not path.parent.is_dir():
-        raise TaskDistillError(f'"{path}" cannot be written: there is no folder "{path.parent}".')
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]
-        raise TaskDistillError(f'"{path}" cannot be written: {reason}.') from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def checked_suffix(path: Path, suffixes: Sequence[str], what: str) -> None:

@@ -22,13 +22,13 @@ from gym_taskdistill.callbacks import EVALUATION_FIELDS
 from gym_taskdistill.distill.card import Card
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.files import replacing
 from gym_taskdistill.plotting import (
     MAX_ROWS,
     STEEPEST_LEAN,
     action_names,
     plot_learning_curves,
     plot_rows,
-    replacing,
 )
 from gym_taskdistill.runs import Run
 

@@ -1,21 +1,9 @@
-"""The distilled dataset {X_d, Y_d} and its file.
-
-File format, version 1: one ``.safetensors`` file that needs nothing beside it. Its tensors are
-``x``, ``y``, and where used ``log_std``, ``obs_mean``, ``obs_var`` and ``encoder.<name>``, all
-float32. Its metadata has the single key ``gym-taskdistill`` (safetensors does not keep the order of
-several keys, and equal content should give equal bytes), which holds one canonical JSON document:
-the format version, the scalars, the tensors' shapes, the card, and a SHA-256 over all of it and
-over the tensors' bytes.
-"""
+"""The distilled dataset {X_d, Y_d}; `dataset_file` tells how it is stored."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +14,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from gymnasium.vector import VectorEnv
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gym_taskdistill.distill.card import (
@@ -38,15 +25,19 @@ from gym_taskdistill.distill.card import (
     bare_id,
     space_to_dict,
 )
+from gym_taskdistill.distill.dataset_file import (
+    FORMAT,
+    SCALARS,
+    canonical,
+    digest,
+    find_file,
+    read_file,
+    readable,
+)
 from gym_taskdistill.errors import DatasetError, did_you_mean
+from gym_taskdistill.files import write_all
 
-DATASET_FILE = "dataset.safetensors"
-"""Name of the file inside a folder that stands for one dataset."""
-
-_FORMAT = "gym-taskdistill"
 _ENCODER = "encoder."
-_SCALARS = ("inner_lr", "inner_steps", "clip_obs", "encoder_layers")
-_DOCUMENT = {"format_version", "sha256", "tensors", *_SCALARS, "card"}
 
 SpacePair = tuple[gym.Space[Any], gym.Space[Any]]
 
@@ -151,7 +142,7 @@ class DistilledDataset:
     @property
     def digest(self) -> str:
         """SHA-256 over the whole content, in hexadecimal; the same on every device."""
-        return _digest(self._tensors(), self._content())
+        return digest(self._tensors(), self._content())
 
     k_min = staticmethod(k_min)
 
@@ -275,11 +266,11 @@ class DistilledDataset:
         document = {"sha256": self.digest, **self._content()}
         tensors = {name: tensor.cpu() for name, tensor in self._tensors().items()}
         files = {
-            path: safetensors.torch.save(tensors, {_FORMAT: _canonical(document)}),
-            path.with_suffix(".json"): _readable(document).encode("utf-8", "backslashreplace"),
+            path: safetensors.torch.save(tensors, {FORMAT: canonical(document)}),
+            path.with_suffix(".json"): readable(document).encode("utf-8", "backslashreplace"),
         }
         try:
-            _write_atomically(files)
+            write_all(files)
         except OSError as error:
             raise DatasetError(f"Cannot save to {path}: {error}.") from None
         return path
@@ -299,8 +290,8 @@ class DistilledDataset:
             DatasetError: If the file is missing, damaged, of another format or version, or holds
                 values that no dataset may have.
         """
-        path = _find_file(path)
-        document, tensors = _read(path)
+        path = find_file(path)
+        document, tensors = read_file(path)
         try:
             return cls._from_content(document, tensors)
         except DatasetError as error:
@@ -320,7 +311,7 @@ class DistilledDataset:
         for name, tensor in tensors.items():
             if tensor.dtype != torch.float32:
                 raise DatasetError(f'tensor "{name}" is stored as {tensor.dtype}, not float32.')
-        if claimed != _digest(tensors, document):
+        if claimed != digest(tensors, document):
             raise DatasetError("the file is damaged: its checksum is wrong; fetch it again.")
         encoder = {
             name.removeprefix(_ENCODER): tensors.pop(name)
@@ -333,7 +324,7 @@ class DistilledDataset:
         for name in tensors:
             if name not in ("x", "y", "log_std", "obs_mean", "obs_var"):
                 raise DatasetError(f'tensor "{name}" is unknown.')
-        fields: dict[str, Any] = {name: document[name] for name in _SCALARS} | tensors
+        fields: dict[str, Any] = {name: document[name] for name in SCALARS} | tensors
         return cls(**fields, encoder=encoder, card=Card.from_dict(document["card"]))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -347,7 +338,7 @@ class DistilledDataset:
         return {
             "format_version": FORMAT_VERSION,
             "tensors": {name: list(tensor.shape) for name, tensor in self._tensors().items()},
-            **{name: getattr(self, name) for name in _SCALARS},
+            **{name: getattr(self, name) for name in SCALARS},
             "card": self.card.to_dict(),
         }
 
@@ -422,8 +413,8 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     Raises:
         DatasetError: If the file is missing, not a dataset, or its card is damaged.
     """
-    path = _find_file(path)
-    document, _ = _read(path, tensors=False)
+    path = find_file(path)
+    document, _ = read_file(path, tensors=False)
     try:
         return Card.from_dict(document["card"])
     except DatasetError as error:
@@ -485,91 +476,3 @@ def _same_space(expected: Mapping[str, Any], actual: gym.Space[Any]) -> bool:
         return (found["n"], found.get("start", 0)) == (expected["n"], expected.get("start", 0))
     same_kind = np.dtype(found["dtype"]).kind == np.dtype(expected["dtype"]).kind
     return bool(found["shape"] == expected["shape"] and same_kind)
-
-
-def _canonical(document: Mapping[str, Any]) -> str:
-    """The one JSON text of a document: equal content, equal bytes."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _readable(document: Mapping[str, Any]) -> str:
-    """The document for people: indented, with each list of plain values on one line."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    # JSON strings hold no raw line breaks, so the pattern never reaches into one.
-    return re.sub(r"\[\n[^\[\]{}]*\n *\]", _on_one_line, text) + "\n"
-
-
-def _on_one_line(match: re.Match[str]) -> str:
-    items = [line.strip() for line in match[0].splitlines()[1:-1]]
-    return f"[{' '.join(items)}]"
-
-
-def _digest(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
-    sha256 = hashlib.sha256(_canonical(content).encode())
-    for name, tensor in sorted(tensors.items()):
-        # The shape tells how many bytes follow, so that no two contents hash the same stream.
-        sha256.update(_canonical({"name": name, "shape": list(tensor.shape)}).encode())
-        sha256.update(tensor.cpu().numpy().astype("<f4").tobytes())
-    return sha256.hexdigest()
-
-
-def _find_file(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        if not (path / DATASET_FILE).is_file():
-            raise DatasetError(f"{path} is a folder without a {DATASET_FILE}; name the file.")
-        return path / DATASET_FILE
-    suffixed = path.with_name(path.name + ".safetensors") if path.name else path
-    if not path.exists() and suffixed.is_file():
-        return suffixed
-    if not path.is_file():
-        raise DatasetError(f"There is no dataset file {path}.")
-    return path
-
-
-def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the document and, if wanted, the tensors; the checksum is the caller's."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_FORMAT)
-            # get_tensor maps the file: copies stay right when somebody rewrites it in place.
-            names = file.keys() if tensors else ()
-            found = {name: file.get_tensor(name).clone() for name in names}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DatasetError(
-            f"{path} is not a safetensors file, or is damaged or truncated ({error})."
-        ) from None
-    if text is None:
-        raise DatasetError(f"{path} is a safetensors file, but not a {_FORMAT} dataset.")
-    damaged = DatasetError(f"{path} is damaged: its metadata is not valid; fetch it again.")
-    try:
-        document = json.loads(text)
-        version = document["format_version"]
-        canonical = _canonical(document)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise damaged from None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise DatasetError(
-            f"{path} was written by a newer gym-taskdistill (format version {version}); upgrade "
-            f"gym-taskdistill to read it."
-        )
-    if version != FORMAT_VERSION or set(document) != _DOCUMENT or text != canonical:
-        raise damaged
-    return document, found
-
-
-def _write_atomically(files: Mapping[Path, bytes]) -> None:
-    """Write all files under temporary names, then rename them in the order given."""
-    mark = f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    temporary = {path: path.with_name(f".{path.name}{mark}") for path in files}
-    try:
-        for path, content in files.items():
-            with open(temporary[path], "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in files:
-            os.replace(temporary[path], path)
-    finally:
-        for leftover in temporary.values():
-            leftover.unlink(missing_ok=True)

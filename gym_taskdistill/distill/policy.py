@@ -12,7 +12,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from gym_taskdistill.distill.action_distributions import n_outputs
-from gym_taskdistill.distill.trained import TrainedLearners, train_learners
+from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.distill.trained import TrainedLearners, encoder_state, train_learners
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import LearnerDistribution, Learners
 
@@ -129,6 +130,31 @@ class DistillationPolicy(BasePolicy):
             "encoder": list(self.encoder_params),
         }
 
+    def load_dataset(self, dataset: DistilledDataset) -> None:
+        """Start from a dataset instead of random rows.
+
+        Raises:
+            TaskDistillError: The dataset's rows, labels or encoder have other shapes.
+        """
+        own = {"x": self.x, "y": self.y, "log_std": self.log_std}
+        other = {"x": dataset.x, "y": dataset.y, "log_std": dataset.log_std}
+        names = encoder_state(self.encoder)
+        own |= {f"encoder.{n}": p for n, p in zip(names, self.encoder_params, strict=True)}
+        other |= {f"encoder.{n}": p.unsqueeze(0) for n, p in dataset.encoder.items()}
+        for name in {**own, **other}:
+            mine, theirs = (_shape(tensors.get(name)) for tensors in (own, other))
+            if mine != theirs:
+                raise TaskDistillError(
+                    f"The run cannot start from {dataset!r}: its {name} has shape {theirs}, but the "
+                    f"settings ask for {mine}."
+                )
+        with torch.no_grad():
+            self.log_inner_lr.fill_(math.log(dataset.inner_lr))
+            for name, param in own.items():
+                value = other[name]
+                if param is not None and value is not None:
+                    param.copy_(value)
+
     def sample_learners(self, generator: torch.Generator) -> None:
         """Draw M fresh learners, to stay fixed through a meta-epoch (Algorithm 1, line 2)."""
         self.fresh = self.learner_distribution.sample(
@@ -199,3 +225,7 @@ class DistillationPolicy(BasePolicy):
             generator = torch.Generator(self.x.device).manual_seed(int(torch.randint(2**31, ()).item()))
             actions = distribution.sample(generator)
         return actions.flatten(0, 1)[:rows]
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)

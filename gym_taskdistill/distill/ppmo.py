@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import pickle
 import time
 from collections import defaultdict, deque
@@ -18,7 +16,6 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.type_aliases import (
     GymEnv,
     MaybeCallback,
@@ -29,12 +26,14 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, up
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from gym_taskdistill.distill import statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.card import Card, space_to_dict, versions
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
 from gym_taskdistill.distill.policy import DistillationPolicy
 from gym_taskdistill.distill.trained import TrainedLearners, encoder_state
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.files import replacing
 from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
 
 SelfPPMO = TypeVar("SelfPPMO", bound="PPMO")
@@ -255,7 +254,7 @@ class PPMO(OnPolicyAlgorithm):
     def dataset(self) -> DistilledDataset:
         """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
         assert self.env is not None
-        policy, normalizer = self.policy, self._vec_normalize_env
+        policy = self.policy
         spec = self.env.get_attr("spec")[0]
         env_kwargs = {} if spec is None else dict(spec.kwargs)
         env_kwargs.pop("render_mode", None)  # how this run looked at the env, not which env it is
@@ -269,14 +268,6 @@ class PPMO(OnPolicyAlgorithm):
             num_timesteps=self.num_timesteps,
             versions=versions(),
         )
-        statistics: dict[str, Any] = {}
-        if normalizer is not None and normalizer.norm_obs:
-            rms: Any = normalizer.obs_rms
-            statistics = {
-                "obs_mean": torch.as_tensor(rms.mean, dtype=torch.float32),
-                "obs_var": torch.as_tensor(rms.var, dtype=torch.float32),
-                "clip_obs": normalizer.clip_obs,
-            }
         return DistilledDataset(
             x=policy.x,
             y=policy.y,
@@ -286,7 +277,7 @@ class PPMO(OnPolicyAlgorithm):
             encoder=encoder_state(policy.encoder),
             encoder_layers=self.encoder_layers,
             card=card,
-            **statistics,
+            **statistics.freeze(self._vec_normalize_env),
         )
 
     # -- segments: what makes a run resumable ---------------------------------------------------
@@ -326,38 +317,8 @@ class PPMO(OnPolicyAlgorithm):
         Raises:
             TaskDistillError: The dataset does not fit this object's settings.
         """
-        policy = self.policy
-        pairs: dict[str, tuple[Tensor | None, Tensor | None]] = {
-            "x": (policy.x, dataset.x),
-            "y": (policy.y, dataset.y),
-            "log_std": (policy.log_std, dataset.log_std),
-        }
-        state = encoder_state(policy.encoder)
-        names = sorted({*state, *dataset.encoder})
-        pairs |= {f"encoder.{n}": (state.get(n), dataset.encoder.get(n)) for n in names}
-        shapes = {
-            name: tuple(None if t is None else tuple(t.shape) for t in pair) for name, pair in pairs.items()
-        }
-        for name, (own, other) in shapes.items():
-            if own != other:
-                raise TaskDistillError(
-                    f"The run cannot start from {dataset!r}: its {name} has shape {other}, but the settings "
-                    f"ask for {own}."
-                )
-        with torch.no_grad():
-            policy.log_inner_lr.fill_(math.log(dataset.inner_lr))
-            for name in ("x", "y", "log_std"):
-                own_tensor, other_tensor = pairs[name]
-                if own_tensor is not None and other_tensor is not None:
-                    own_tensor.copy_(other_tensor)
-            for param, value in zip(policy.encoder_params, dataset.encoder.values(), strict=True):
-                param.copy_(value.unsqueeze(0))
-        normalizer = self._vec_normalize_env
-        if normalizer is not None and dataset.obs_mean is not None and dataset.obs_var is not None:
-            rms: Any = normalizer.obs_rms
-            rms.mean, rms.var = dataset.obs_mean.cpu().numpy(), dataset.obs_var.cpu().numpy()
-            # As if seen for long: the rows are meant for these statistics and should not drift at once.
-            rms.count = 1e6
+        self.policy.load_dataset(dataset)
+        statistics.thaw(dataset, self._vec_normalize_env)
 
     @property
     def wall_clock_s(self) -> float:
@@ -382,11 +343,10 @@ class PPMO(OnPolicyAlgorithm):
             "n_updates": self._n_updates,
             "wall_clock_s": self.wall_clock_s,
             "episodes": [[float(e["r"]), int(e["l"])] for e in self.ep_info_buffer or ()],
-            "statistics": self._statistics(),
+            "statistics": statistics.state(self._vec_normalize_env),
         }
-        temporary = Path(f"{path}.tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        with replacing(Path(path)) as temporary:
+            torch.save(state, temporary)
         # Last, as `load_checkpoint` does: the reset already feeds the running statistics.
         self.begin_segment(self.segment + 1)
 
@@ -414,7 +374,7 @@ class PPMO(OnPolicyAlgorithm):
                 maxlen=self._stats_window_size,
             )
             self.ep_success_buffer = deque(maxlen=self._stats_window_size)
-            self._load_statistics(state["statistics"])
+            statistics.load_state(self._vec_normalize_env, state["statistics"])
         except (
             OSError,
             EOFError,
@@ -428,23 +388,6 @@ class PPMO(OnPolicyAlgorithm):
                 f'The checkpoint "{path}" is damaged or belongs to other settings ({reason}).'
             ) from None
         self.begin_segment(state["segment"])
-
-    def _statistics(self) -> dict[str, Any]:
-        """Return the running statistics of `VecNormalize` as plain numbers and tensors."""
-        normalizer = self._vec_normalize_env
-        if normalizer is None:
-            return {}
-        moments = {"obs_rms": getattr(normalizer, "obs_rms", None), "ret_rms": normalizer.ret_rms}
-        return {
-            name: [torch.as_tensor(rms.mean), torch.as_tensor(rms.var), float(rms.count)]
-            for name, rms in moments.items()
-            if isinstance(rms, RunningMeanStd)
-        }
-
-    def _load_statistics(self, statistics: dict[str, Any]) -> None:
-        for name, (mean, var, count) in statistics.items():
-            rms = getattr(self._vec_normalize_env, name)
-            rms.mean, rms.var, rms.count = mean.cpu().numpy(), var.cpu().numpy(), count
 
     # -- Algorithm 1 ----------------------------------------------------------------------------
 

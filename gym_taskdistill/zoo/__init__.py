@@ -16,7 +16,8 @@ from typing import Any
 
 from gym_taskdistill._paths import data_root
 from gym_taskdistill.distill.card import Card, as_dict, bare_id
-from gym_taskdistill.distill.dataset import DATASET_FILE, DistilledDataset, read_card
+from gym_taskdistill.distill.dataset import DistilledDataset, read_card
+from gym_taskdistill.distill.dataset_file import DATASET_FILE
 from gym_taskdistill.errors import ZooError, did_you_mean
 
 

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gym_taskdistill.distill import dataset as dataset_module
+from gym_taskdistill.distill import dataset_file
 from gym_taskdistill.distill.card import Card, Score, space_to_dict, versions
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min, read_card
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
@@ -514,8 +514,8 @@ def forge(path: Path, edit: Callable[[dict[str, Any], dict[str, torch.Tensor]], 
     edit(document, tensors)
     document["tensors"] = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
     floats = {name: tensor.float() for name, tensor in tensors.items()}
-    document["sha256"] = dataset_module._digest(floats, document)
-    text = dataset_module._canonical(document)
+    document["sha256"] = dataset_file.digest(floats, document)
+    text = dataset_file.canonical(document)
     path.write_bytes(safetensors.torch.save(tensors, {KEY: text}))
 
 
