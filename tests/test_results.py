@@ -191,7 +191,7 @@ def test_other_tasks(root: Path) -> None:
 
 
 def test_control(root: Path, controls: Path, tmp_path: Path) -> None:
-    heading = "## Control: one row fewer than k_min"
+    heading = "## Control: fewer rows than k_min"
     page = make_results.build(root, controls)
     assert table(page, heading)[2:] == [
         ["CartPoleND-v0 n=2", label, k, "3", *figures, "100 × 100", "1,310,720"]
@@ -202,7 +202,7 @@ def test_control(root: Path, controls: Path, tmp_path: Path) -> None:
     ]
     without = make_results.build(root, tmp_path / "nowhere")
     assert heading not in without
-    assert "--set k=2 variant=control" in without
+    assert "--set k=$k variant=control" in without
 
 
 def test_commands(root: Path) -> None:

@@ -326,6 +326,17 @@ class PPMO(OnPolicyAlgorithm):
         since = (time.time_ns() - self.start_time) / 1e9 if self.start_time else 0.0
         return self._earlier_s + since
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: SB3's zip files hold pickled code.
+
+        Raises:
+            TaskDistillError: Always; it names what to use instead.
+        """
+        raise TaskDistillError(
+            "PPMO writes no SB3 zip files; keep the result with model.dataset().save(path), or the whole "
+            "run with model.save_checkpoint(path)."
+        )
+
     def save_checkpoint(self, path: str | PathLike[str]) -> None:
         """Write all that the run's future depends on, and go on with a new segment.
 

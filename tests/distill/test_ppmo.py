@@ -613,3 +613,9 @@ def test_learning_on_needs_no_new_object() -> None:
     model.learn(ROLLOUT, reset_num_timesteps=False)
     assert model.num_timesteps == 2 * ROLLOUT
     assert model.dataset().card.num_timesteps == 2 * ROLLOUT
+
+
+def test_sb3_zip_files_are_refused(tmp_path: Any) -> None:
+    with pytest.raises(TaskDistillError, match="save_checkpoint"):
+        small().save(tmp_path / "model.zip")
+    assert not list(tmp_path.iterdir())
