@@ -6,6 +6,7 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -18,7 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from benchmarks import Report, at_least, best_seconds
 from gym_taskdistill import PPMO, recipes
 
-RECIPE = recipes.load("cartpole", {"n": 1})
+#: The recipe for two axes, with the env of one, which is SB3's CartPole-v1.
+RECIPE = replace(recipes.load("cartpole"), env_kwargs={"n": 1})
 
 #: Columns of envs and minibatch size. The inner step costs the same for a small minibatch as for a large one,
 #: SB3's updates do not, so the ratio grows with the minibatch: the recipe's own setting, and a large one.

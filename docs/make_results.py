@@ -95,9 +95,9 @@ CONTROL_TEXT = """\
 
 Equation 3 of the paper asks for k_min = ⌈c / 2⌉ + 1 rows to tell c actions apart; with one row fewer the
 paper's 2D cart-pole fails at 40.6. The same recipe as `k_min`, with fewer rows, gives what stands below.
-One step from a last layer near zero makes a learner's logits about Σ yᵢ h(xᵢ)·h(s), and h is odd: h(−s) = −h(s).
-A row therefore serves two actions, one on either side of its hyperplane, and c / 2 rows can tell c actions
-apart where opposite states want opposite actions, as here; with fewer than c / 2 rows they cannot."""
+One step from a last layer near zero makes a learner's logits about Σ yᵢ h(xᵢ)·h(s), and h is odd:
+h(−s) = −h(s). A row can therefore serve two actions, one on either side of its hyperplane, where opposite
+states want opposite actions, as here: c / 2 rows may be enough, fewer are not."""
 
 REPRODUCE_TEXT = """\
 ## Reproduce

@@ -17,6 +17,7 @@ from gym_taskdistill.zoo import __main__ as zoo_command
 
 TINY = [
     "n_envs=8",
+    "n_learners=4",
     "n_steps=32",
     "batch_size=128",
     "final_agents=3",

@@ -22,8 +22,10 @@ def test_every_shipped_recipe_makes_a_trainer(name: str) -> None:
 
 
 def test_family_settings_follow_the_env_arguments() -> None:
-    steps = {n: recipes.load("cartpole", {"n": n}).total_timesteps for n in (1, 2, 5)}
-    assert steps[1] < steps[2] < steps[5]
+    one, two, five = (recipes.load("cartpole", {"n": n}) for n in (1, 2, 5))
+    assert two.total_timesteps < five.total_timesteps
+    assert (one.ppmo["n_learners"], two.ppmo["n_learners"]) == (16, 4)
+    assert one.ppmo["learning_rate"] == two.ppmo["learning_rate"]  # a section is merged, not replaced
     assert recipes.load("cartpole", {"n": 5}).env_kwargs == {"n": 5}
 
 

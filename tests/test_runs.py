@@ -22,6 +22,8 @@ from gym_taskdistill.runs import Run
 #: Ten meta-epochs, a checkpoint after each.
 SHORT = {
     "total_timesteps": 20_480,
+    "n_envs": 32,
+    "n_learners": 4,
     "n_steps": 64,
     "batch_size": 512,
     "n_agents": 4,

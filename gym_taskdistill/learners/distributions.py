@@ -311,9 +311,9 @@ TABLE_1: dict[str, LearnerDistribution] = {
 #: Distributions a recipe, a command line or `DistilledPolicy` may name.
 NAMED_LEARNERS: dict[str, LearnerDistribution] = {
     **TABLE_1,
-    # What the universal datasets are distilled over. One step: the initialisations of Table 1, the hard ones
-    # more often; its widths and depths keep Λ's initialisation and come for free. A few steps: these too. Both
-    # give few stacks, so that a batch is fast.
+    # What the universal datasets are distilled over. One step: the initialisations of Table 1, the hard
+    # ones more often; its widths and depths keep Λ's initialisation and come for free. A few steps: these
+    # too. Both give few stacks, so that a batch is fast.
     "inits": Mixture(
         tuple(TABLE_1[name] for name in ("alpha_c", "ortho_1", "xavier", "xavier_1")),
         weights=(1, 2, 2, 3),
