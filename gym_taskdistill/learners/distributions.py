@@ -360,8 +360,8 @@ def learner_distribution(
     Raises:
         TaskDistillError: The name or the family is unknown, or its settings are wrong.
 
-    >>> learner_distribution("alpha_c")
-    MLP(width=64, depth=2, activation='tanh', init='orthogonal', gain=1.4142135623730951, last_gain=0.01)
+    >>> learner_distribution({"family": "mlp", "width": 64, "depth": 2}) == learner_distribution("alpha_c")
+    True
     """
     if isinstance(spec, LearnerDistribution):
         return spec
