@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from gym_taskdistill import zoo
@@ -92,6 +93,16 @@ class DistilledPolicy:
             DatasetError: The file cannot be read as a dataset.
         """
         return cls(DistilledDataset.load(path), learners, seed)
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """Space of raw observations; a card keeps no bounds, so it has none."""
+        return _space(self.dataset.card.observation_space)
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """Space of actions."""
+        return _space(self.dataset.card.action_space)
 
     def __len__(self) -> int:
         """Number of learners that vote."""
@@ -194,3 +205,15 @@ class ObservationNormalization(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Normalise and clip observations ``(n, *obs_shape)``."""
         return ((obs - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
+
+
+def _space(plain: dict[str, Any]) -> spaces.Space[Any]:
+    """Build a space from its description in a card."""
+    if plain["type"] == "Discrete":
+        return spaces.Discrete(plain["n"])
+    shape = tuple(plain["shape"])
+    low, high = (
+        np.broadcast_to(np.array(plain.get(key, bound), dtype=plain["dtype"]), shape)
+        for key, bound in (("low", -np.inf), ("high", np.inf))
+    )
+    return spaces.Box(low, high, shape, np.dtype(plain["dtype"]))

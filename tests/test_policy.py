@@ -123,3 +123,11 @@ def test_from_file_and_from_zoo(cartpole: DistilledDataset, tmp_path: object) ->
     assert DistilledPolicy.from_file(path, seed=0).dataset == cartpole
     with pytest.raises(ZooError):
         DistilledPolicy.from_zoo("CartPoleND-v0", n=77)
+
+
+def test_it_has_the_spaces_of_its_env(cartpole: DistilledDataset) -> None:
+    policy, env = DistilledPolicy(cartpole), gym.make("CartPoleND-v0", n=2)
+    assert policy.action_space == env.action_space
+    assert policy.observation_space.shape == env.observation_space.shape
+    assert DistilledPolicy(pendulum_dataset()).action_space == gym.make("Pendulum-v1").action_space
+    assert policy.action_space.contains(policy.predict(policy.observation_space.sample())[0])
