@@ -19,7 +19,7 @@ from gym_taskdistill.runs import Run, use_threads
 class TrainArgs:
     """Distil an environment into a few rows on which any fresh network learns to act in one step.
 
-    Without arguments: 2D cart-pole into three rows, about a minute, then the score of 100 fresh agents.
+    Without arguments: 2D cart-pole into three rows, one to two minutes, then the score of 100 fresh agents.
     """
 
     recipe: tyro.conf.Positional[str] = "cartpole"
