@@ -27,6 +27,7 @@ from gym_taskdistill.distill.card import (
 )
 from gym_taskdistill.distill.dataset_file import (
     FORMAT,
+    OPTIONAL_SCALARS,
     SCALARS,
     canonical,
     digest,
@@ -76,6 +77,7 @@ class DistilledDataset:
         inner_lr: Learned learning rate of the inner SGD step, above 0.
         card: Provenance, spaces and scores.
         inner_steps: Number of inner SGD steps on the whole dataset, at least 1.
+        inner_momentum: Momentum of SGD over those steps, in [0, 1).
         log_std: Label of the learner's log standard deviation, shape ``(n_outputs,)``; only for
             continuous actions.
         obs_mean: Frozen observation mean, shape ``obs_shape``; None if observations are used raw.
@@ -93,6 +95,7 @@ class DistilledDataset:
     inner_lr: float
     card: Card
     inner_steps: int = 1
+    inner_momentum: float = 0.0
     log_std: Tensor | None = None
     obs_mean: Tensor | None = None
     obs_var: Tensor | None = None
@@ -109,6 +112,7 @@ class DistilledDataset:
         values: dict[str, Any] = {
             "inner_lr": _positive(self.inner_lr, "inner_lr"),
             "inner_steps": as_int(self.inner_steps, "inner_steps", minimum=1),
+            "inner_momentum": _momentum(self.inner_momentum),
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {
@@ -163,6 +167,8 @@ class DistilledDataset:
             f"inner_lr={self.inner_lr:.4g}",
             f"inner_steps={self.inner_steps}",
         ]
+        if self.inner_momentum:
+            parts.append(f"inner_momentum={self.inner_momentum:.4g}")
         if self.log_std is not None:
             parts.append(f"log_std={tuple(self.log_std.shape)}")
         if self.obs_mean is not None:
@@ -325,6 +331,7 @@ class DistilledDataset:
             if name not in ("x", "y", "log_std", "obs_mean", "obs_var"):
                 raise DatasetError(f'tensor "{name}" is unknown.')
         fields: dict[str, Any] = {name: document[name] for name in SCALARS} | tensors
+        fields |= {name: document[name] for name in OPTIONAL_SCALARS if name in document}
         return cls(**fields, encoder=encoder, card=Card.from_dict(document["card"]))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -339,6 +346,7 @@ class DistilledDataset:
             "format_version": FORMAT_VERSION,
             "tensors": {name: list(tensor.shape) for name, tensor in self._tensors().items()},
             **{name: getattr(self, name) for name in SCALARS},
+            **{name: value for name in OPTIONAL_SCALARS if (value := getattr(self, name))},
             "card": self.card.to_dict(),
         }
 
@@ -425,6 +433,13 @@ def _positive(value: Any, where: str) -> float:
     number = as_float(value, where)
     if number <= 0:
         raise DatasetError(f"{where} is {number}, but must be positive.")
+    return number
+
+
+def _momentum(value: Any) -> float:
+    number = as_float(value, "inner_momentum")
+    if not 0 <= number < 1:
+        raise DatasetError(f"inner_momentum is {number}, but must lie in [0, 1).")
     return number
 
 

@@ -25,6 +25,8 @@ from gym_taskdistill.errors import DatasetError
 
 FORMAT = "gym-taskdistill"
 SCALARS = ("inner_lr", "inner_steps", "clip_obs", "encoder_layers")
+OPTIONAL_SCALARS = ("inner_momentum",)
+"""Scalars that a file names only where they are not 0; older files do not know them."""
 
 DATASET_FILE = "dataset.safetensors"
 """Name of the file inside a folder that stands for one dataset."""
@@ -104,6 +106,6 @@ def read_file(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict
             f"{path} was written by a newer gym-taskdistill (format version {version}); upgrade "
             f"gym-taskdistill to read it."
         )
-    if version != FORMAT_VERSION or set(document) != _DOCUMENT or text != expected:
+    if version != FORMAT_VERSION or set(document) - set(OPTIONAL_SCALARS) != _DOCUMENT or text != expected:
         raise damaged
     return document, found

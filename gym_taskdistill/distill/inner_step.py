@@ -6,13 +6,12 @@ This is the only place that knows how a learner is trained (paper, section 2.1 a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torchopt
 from torch import Tensor
 
 from gym_taskdistill.learners import Learners
+from gym_taskdistill.learners.gradients import mse_gradients
 
 
 def inner_step(
@@ -22,6 +21,7 @@ def inner_step(
     inner_lr: Tensor | float,
     *,
     inner_steps: int = 1,
+    momentum: float = 0.0,
     log_std: Tensor | None = None,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
@@ -29,8 +29,8 @@ def inner_step(
     """Train M learners on the synthetic batch by SGD on the mean squared error.
 
     Each learner minimises ``mean((λ(x) - y)²)`` over the k rows and the outputs, plus, for continuous
-    actions, ``mean((log_std - label)²)`` for its state-independent log standard deviation. TorchOpt's SGD
-    does the step; the losses of the M learners are summed, so that each gets its own gradient.
+    actions, ``mean((log_std - label)²)`` for its state-independent log standard deviation. Each learner
+    follows its own loss; TorchOpt's SGD does the step.
 
     Args:
         learners: M fresh learners with at least one layer; not modified.
@@ -38,6 +38,7 @@ def inner_step(
         y: Soft labels, shape ``(k, n_outputs)``.
         inner_lr: Learning rate, a positive number or 0-d tensor.
         inner_steps: Number of steps on the same batch; 1 is the paper.
+        momentum: SGD's momentum, in [0, 1); it matters from the second step on.
         log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
         log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
         create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``, ``y``,
@@ -47,24 +48,15 @@ def inner_step(
         The trained learners and their log standard deviations (``None`` for discrete actions).
     """
     n_network_params = len(learners.params)
-    params: Sequence[Tensor] = learners.params if log_std is None else (*learners.params, log_std)
-    params = tuple(p if p.requires_grad else p.detach().requires_grad_() for p in params)
-    optimizer = torchopt.sgd(inner_lr)  # type: ignore[arg-type]  # a 0-d tensor is fine
-    state = optimizer.init(params)
-    rows = x.unsqueeze(0)
-    with torch.enable_grad():
+    params = learners.params if log_std is None else (*learners.params, log_std)
+    optimizer = torchopt.sgd(inner_lr, momentum=momentum)  # type: ignore[arg-type]  # a 0-d tensor is fine
+    with torch.set_grad_enabled(create_graph):
+        state = optimizer.init(params)
         for _ in range(inner_steps):
-            learners = learners.replace(params[:n_network_params])
-            loss = (learners(rows) - y).square().mean(dim=(1, 2)).sum()
+            grads = mse_gradients(learners.replace(params[:n_network_params]), x, y)
             if log_std_label is not None:
-                loss = loss + (params[-1] - log_std_label).square().mean(dim=1).sum()
-            grads = torch.autograd.grad(loss, params, create_graph=create_graph)
+                grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))
             # TorchOpt works in place by default, which would cut the meta-gradient.
             updates, state = optimizer.update(grads, state, params=params, inplace=False)
             params = torchopt.apply_updates(params, updates, inplace=False)
-            if not create_graph:
-                params = tuple(p.detach().requires_grad_() for p in params)
-    if not create_graph:
-        params = tuple(p.detach() for p in params)
-    learners = learners.replace(params[:n_network_params])
-    return learners, None if log_std is None else params[-1]
+    return learners.replace(params[:n_network_params]), None if log_std is None else params[-1]

@@ -36,6 +36,7 @@ class DistillationPolicy(BasePolicy):
         n_learners: M, learners trained side by side.
         k: Number of synthetic rows.
         inner_steps: Steps that each learner takes on the same rows.
+        inner_momentum: SGD's momentum over those steps.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
         x_std: Standard deviation of the normal from which the rows start.
@@ -59,6 +60,7 @@ class DistillationPolicy(BasePolicy):
         n_learners: int,
         k: int,
         inner_steps: int,
+        inner_momentum: float,
         inner_lr_init: float,
         encoder_layers: int,
         x_std: float,
@@ -71,7 +73,8 @@ class DistillationPolicy(BasePolicy):
         if use_sde:
             raise TaskDistillError("State-dependent exploration is not supported; use use_sde=False.")
         self.learner_distribution = learners
-        self.n_learners, self.inner_steps = n_learners, inner_steps
+        self.n_learners = n_learners
+        self.inner_steps, self.inner_momentum = inner_steps, inner_momentum
         self.encoder_layers = encoder_layers
         self.n_outputs = n_outputs(action_space)
         self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
@@ -88,9 +91,13 @@ class DistillationPolicy(BasePolicy):
         self._encoder_structure = encoder
         self.log_std: nn.Parameter | None = None
         if self.continuous:
-            # One step pulls a fresh learner's log-std from 0 to a fraction of the label; see `inner_step`.
-            shrink = (1.0 - 2.0 * inner_lr_init / self.n_outputs) ** inner_steps
-            pull = 1.0 - shrink if self.fresh.params else 1.0
+            # A fresh learner's log-std goes from 0 to a fraction of the label; see `inner_step`.
+            pull = 1.0
+            if self.fresh.params:
+                self.log_std = nn.Parameter(torch.ones(self.n_outputs, device=device))
+                pulled = self.train_learners(create_graph=False).log_std
+                assert pulled is not None
+                pull = pulled[0, 0].item()
             if abs(pull) < 1e-6:
                 raise TaskDistillError(
                     f"inner_lr_init={inner_lr_init} with inner_steps={inner_steps} leaves every learner's "
@@ -181,6 +188,7 @@ class DistillationPolicy(BasePolicy):
             self.y,
             self.inner_lr,
             inner_steps=self.inner_steps,
+            momentum=self.inner_momentum,
             log_std_label=self.log_std,
             create_graph=create_graph,
         )

@@ -70,6 +70,7 @@ def train_learners(
     inner_lr: Tensor | float,
     *,
     inner_steps: int = 1,
+    momentum: float = 0.0,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
 ) -> TrainedLearners:
@@ -82,6 +83,7 @@ def train_learners(
         y: Soft labels, ``(k, n_outputs)``.
         inner_lr: Inner learning rate.
         inner_steps: Steps on the same batch.
+        momentum: SGD's momentum.
         log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
         create_graph: Keep the graph back to the rows, the labels, the learning rate and the encoder.
 
@@ -102,6 +104,7 @@ def train_learners(
         y,
         inner_lr,
         inner_steps=inner_steps,
+        momentum=momentum,
         log_std=log_std,
         log_std_label=log_std_label,
         create_graph=create_graph,
@@ -141,6 +144,7 @@ def train_fresh_learners(
         dataset.y,
         dataset.inner_lr,
         inner_steps=dataset.inner_steps,
+        momentum=dataset.inner_momentum,
         log_std_label=dataset.log_std,
     )
 

@@ -27,6 +27,7 @@ FAMILIES: dict[str, LearnerDistribution] = {
 }
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 steps = pytest.mark.parametrize("inner_steps", [1, 3])
+schedules = pytest.mark.parametrize(("inner_steps", "momentum"), [(1, 0.0), (3, 0.0), (4, 0.7)])
 
 
 @dataclass
@@ -95,17 +96,21 @@ def forward(params: list[Tensor], x: Tensor) -> Tensor:
     return x
 
 
-def train_by_hand(params: list[Tensor], problem: Problem, inner_steps: int) -> tuple[list[Tensor], Tensor]:
+def train_by_hand(
+    params: list[Tensor], problem: Problem, inner_steps: int, momentum: float = 0.0
+) -> tuple[list[Tensor], Tensor]:
     """Train one learner with nothing but autograd and the definition of SGD."""
     params = [p.detach().clone().requires_grad_() for p in params]
     log_std = torch.zeros(OUTPUTS, dtype=torch.float64, requires_grad=True)
+    velocities: list[Any] = [0.0] * (len(params) + 1)
     for _ in range(inner_steps):
         squares = (forward(params, problem.x) - problem.y) ** 2
         loss = squares.sum() / (K * OUTPUTS)
         loss = loss + ((log_std - problem.log_std_label) ** 2).sum() / OUTPUTS
-        *grads, log_std_grad = torch.autograd.grad(loss, [*params, log_std], create_graph=True)
-        params = [p - problem.inner_lr * g for p, g in zip(params, grads, strict=True)]
-        log_std = log_std - problem.inner_lr * log_std_grad
+        grads = torch.autograd.grad(loss, [*params, log_std], create_graph=True)
+        velocities = [momentum * v + g for v, g in zip(velocities, grads, strict=True)]
+        pairs = zip([*params, log_std], velocities, strict=True)
+        *params, log_std = [p - problem.inner_lr * v for p, v in pairs]
     return params, log_std
 
 
@@ -119,13 +124,15 @@ def probe() -> Tensor:
 
 
 @families
-@steps
-def test_trained_parameters_equal_sgd_by_hand(family: LearnerDistribution, inner_steps: int) -> None:
+@schedules
+def test_trained_parameters_equal_sgd_by_hand(
+    family: LearnerDistribution, inner_steps: int, momentum: float
+) -> None:
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(fresh, problem, inner_steps=inner_steps)
+    trained, log_std = train(fresh, problem, inner_steps=inner_steps, momentum=momentum)
     pairs = zip(own_params(fresh), own_params(trained), strict=True)
     for i, (before, after) in enumerate(pairs):
-        expected, expected_log_std = train_by_hand(before, problem, inner_steps)
+        expected, expected_log_std = train_by_hand(before, problem, inner_steps, momentum)
         for old, p, q in zip(before, after, expected, strict=True):
             torch.testing.assert_close(p, q.detach(), atol=1e-13, rtol=1e-11)
             assert not torch.allclose(p, old, atol=1e-6)
@@ -133,17 +140,19 @@ def test_trained_parameters_equal_sgd_by_hand(family: LearnerDistribution, inner
 
 
 @families
-@steps
-def test_meta_gradients_equal_autograd_by_hand(family: LearnerDistribution, inner_steps: int) -> None:
+@schedules
+def test_meta_gradients_equal_autograd_by_hand(
+    family: LearnerDistribution, inner_steps: int, momentum: float
+) -> None:
     """The sum over M learners at once has the sum of the gradients of M learners one by one."""
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(fresh, problem, inner_steps=inner_steps, create_graph=True)
+    trained, log_std = train(fresh, problem, inner_steps=inner_steps, momentum=momentum, create_graph=True)
     outputs = trained(probe().unsqueeze(0))
     gradients = torch.autograd.grad(outer_loss(outputs, log_std.unsqueeze(1)), problem.tensors)
 
     expected = [torch.zeros_like(t) for t in problem.tensors]
     for params in own_params(fresh):
-        own, own_log_std = train_by_hand(params, problem, inner_steps)
+        own, own_log_std = train_by_hand(params, problem, inner_steps, momentum)
         loss = outer_loss(forward(own, probe()), own_log_std)
         for total, g in zip(expected, torch.autograd.grad(loss, problem.tensors), strict=True):
             total += g

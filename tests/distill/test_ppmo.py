@@ -333,6 +333,7 @@ def test_it_distils_cart_pole() -> None:
         ({"n_epochs": 0}, "n_epochs must be an integer >= 1"),
         ({"n_steps": 1.5}, "n_steps must be an integer >= 1, but is 1.5"),
         ({"inner_steps": 0}, "inner_steps must be an integer >= 1"),
+        ({"inner_momentum": 1.0}, "inner_momentum must lie in"),
         ({"k": 0}, 'k must be an integer >= 1 or "k_min", but is 0'),
         ({"k": "k_max"}, "k must be an integer >= 1 or \"k_min\", but is 'k_max'"),
         ({"inner_lr_init": 0.0}, "inner_lr_init must be > 0"),
@@ -389,13 +390,22 @@ def test_it_runs_on_continuous_actions() -> None:
 
 @pytest.mark.parametrize("inner_steps", [1, 2, 5])
 @pytest.mark.parametrize("inner_lr_init", [0.02, 0.5, 1.0])
-def test_trained_learners_start_from_log_std_init(inner_steps: int, inner_lr_init: float) -> None:
+@pytest.mark.parametrize("momentum", [0.0, 0.4])
+def test_trained_learners_start_from_log_std_init(
+    inner_steps: int, inner_lr_init: float, momentum: float
+) -> None:
     """Also at a learning rate of one, where two steps lead a log-std of one dimension back to 0."""
     env = vec_env("Pendulum-v1")
     try:
-        model = small(env, inner_steps=inner_steps, inner_lr_init=inner_lr_init, log_std_init=-0.7)
+        model = small(
+            env,
+            inner_steps=inner_steps,
+            inner_lr_init=inner_lr_init,
+            inner_momentum=momentum,
+            log_std_init=-0.7,
+        )
     except TaskDistillError as error:
-        assert inner_lr_init == 1.0 and inner_steps == 2
+        assert inner_lr_init == 1.0 and inner_steps == 2 and not momentum
         assert "inner_lr_init" in str(error)
         return
     log_std = model.policy.train_learners(create_graph=False).log_std

@@ -1,0 +1,164 @@
+"""The gradient of the learners' regression loss, as an operation that can itself be differentiated.
+
+Autograd can differentiate its own backward pass, but pays for it with a graph of some fifteen small nodes for
+each layer and step, which for networks of this size costs as much as the arithmetic. For multi-layer
+perceptrons both passes are written out here: the gradient by back-propagation, and the product of a vector
+with its derivative by Pearlmutter's R-operator (1994). Other architectures go through autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gym_taskdistill.learners.layers import Linear
+from gym_taskdistill.learners.learners import Learners, LearnerStack
+
+
+def mse_gradients(learners: Learners, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Compute the gradient of every learner's ``mean((λ(x) - y)²)`` with respect to its parameters.
+
+    Args:
+        learners: M learners with at least one layer.
+        x: Rows that all of them see, shape ``(k, *in)``.
+        y: Labels, shape ``(k, n_outputs)``.
+
+    Returns:
+        The gradients, ordered and shaped as ``learners.params``. Where gradients are enabled they can be
+        differentiated once more, with respect to the parameters, ``x`` and ``y``.
+    """
+    return tuple(
+        grad
+        for stack in learners.stacks
+        for grad in (_perceptron if _is_perceptron(stack) else _autograd)(stack, x, y)
+    )
+
+
+def _is_perceptron(stack: LearnerStack) -> bool:
+    return all(isinstance(layer, Linear) for layer in stack.layers)
+
+
+def _autograd(stack: LearnerStack, x: Tensor, y: Tensor) -> Sequence[Tensor]:
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        params = [p if p.requires_grad else p.detach().requires_grad_() for p in stack.params]
+        outputs = LearnerStack(stack.layers, tuple(params), stack.size)(x.expand(stack.size, *x.shape))
+        # Summed over the learners, so that each gets its own gradient.
+        loss = (outputs - y).square().mean(dim=(1, 2)).sum()
+        return torch.autograd.grad(loss, params, create_graph=create_graph)
+
+
+def _perceptron(stack: LearnerStack, x: Tensor, y: Tensor) -> Sequence[Tensor]:
+    activations = tuple(layer.activation for layer in stack.layers)
+    grads: Sequence[Tensor] = _PerceptronGradient.apply(activations, x.flatten(1), y, *stack.params)  # type: ignore[no-untyped-call]
+    return grads
+
+
+def _linear(weight: Tensor, h: Tensor) -> Tensor:
+    """Return W h for every learner; ``h`` is ``(M, in, k)``, or ``(in, k)`` where all learners share it."""
+    if h.dim() == 2:
+        return (weight.flatten(0, 1) @ h).view(*weight.shape[:2], -1)
+    return torch.bmm(weight, h)
+
+
+def _outer(delta: Tensor, h: Tensor) -> Tensor:
+    """Return δ hᵀ for every learner; shapes as in `_linear`."""
+    return _linear(delta, h.mT)
+
+
+def _slope(activation: str | None, h: Tensor) -> Tensor | None:
+    """Return σ' from the activation's output, ``None`` where it is 1."""
+    if activation == "tanh":
+        return torch.addcmul(torch.ones((), dtype=h.dtype, device=h.device), h, h, value=-1)
+    return (h > 0).to(h.dtype) if activation == "relu" else None
+
+
+def _times(a: Tensor, slope: Tensor | None) -> Tensor:
+    return a if slope is None else a * slope
+
+
+class _PerceptronGradient(torch.autograd.Function):
+    """Back-propagation through a stack of perceptrons; features come before rows, ``(M, features, k)``."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, activations: tuple[str | None, ...], x: Tensor, y: Tensor, *params: Tensor
+    ) -> tuple[Tensor, ...]:
+        weights, biases = params[0::2], params[1::2]
+        h = [x.mT]
+        for weight, bias, activation in zip(weights, biases, activations, strict=True):
+            out = _linear(weight, h[-1]).add_(bias.unsqueeze(-1))
+            if activation == "tanh":
+                out.tanh_()
+            elif activation == "relu":
+                out.relu_()
+            h.append(out)
+        scale = 2.0 / y.numel()
+        slopes = [_slope(activation, out) for activation, out in zip(activations, h[1:], strict=True)]
+        delta = _times((h[-1] - y.mT).mul_(scale), slopes[-1])
+        deltas, grads = [], []
+        for i in reversed(range(len(weights))):
+            deltas.append(delta)
+            grads += [delta.sum(-1), _outer(delta, h[i])]
+            if i:
+                delta = _times(torch.bmm(weights[i].mT, delta), slopes[i - 1])
+        ctx.activations, ctx.scale = activations, scale
+        ctx.n_layers = len(weights)
+        ctx.save_for_backward(*weights, *h, *reversed(deltas), *slopes)
+        return tuple(reversed(grads))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """Differentiate ⟨gradient, cotangents⟩.
+
+        Derivatives commute: it is the change of the loss's gradient when the parameters move along the
+        cotangents, which costs one more pass forth and back.
+        """
+        n = ctx.n_layers
+        saved = ctx.saved_tensors
+        weights, h, deltas, slopes = (
+            saved[:n],
+            saved[n : 2 * n + 1],
+            saved[2 * n + 1 : 3 * n + 1],
+            saved[3 * n + 1 :],
+        )
+        v_weights, v_biases = cotangents[0::2], cotangents[1::2]
+        # How outputs change when the parameters move along the cotangents.
+        r_pre: list[Tensor] = []
+        r_h: list[Tensor | None] = [None]
+        for i in range(n):
+            change = _linear(v_weights[i], h[i]).add_(v_biases[i].unsqueeze(-1))
+            previous = r_h[-1]
+            if previous is not None:
+                change.baddbmm_(weights[i], previous)
+            r_pre.append(change)
+            r_h.append(_times(change, slopes[i]))
+        last = r_h[-1]
+        assert last is not None
+        r_dh = last * ctx.scale  # change of the loss's derivative by the outputs
+        need_params = ctx.needs_input_grad[3]
+        grads: list[Tensor | None] = []
+        y_grad = -r_dh.sum(0).mT if ctx.needs_input_grad[2] else None
+        x_grad = None
+        for i in reversed(range(n)):
+            r_delta = _times(r_dh, slopes[i])
+            if ctx.activations[i] == "tanh":  # σ'' = -2 h σ'
+                r_delta = torch.addcmul(r_delta, h[i + 1] * deltas[i], r_pre[i], value=-2)
+            if need_params:
+                weight_grad = _outer(r_delta, h[i])
+                previous = r_h[i]
+                if previous is not None:
+                    weight_grad.baddbmm_(deltas[i], previous.mT)
+                grads += [r_delta.sum(-1), weight_grad]
+            if i:
+                r_dh = torch.bmm(weights[i].mT, r_delta).baddbmm_(v_weights[i].mT, deltas[i])
+            elif ctx.needs_input_grad[1]:
+                # Over learners and units at once: each learner adds to the same rows.
+                x_grad = r_delta.flatten(0, 1).mT @ weights[0].flatten(0, 1)
+                x_grad.addmm_(deltas[0].flatten(0, 1).mT, v_weights[0].flatten(0, 1))
+        return None, x_grad, y_grad, *(reversed(grads) if need_params else [None] * 2 * n)
