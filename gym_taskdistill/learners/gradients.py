@@ -85,7 +85,7 @@ class _PerceptronGradient(torch.autograd.Function):
     """Back-propagation through a stack of perceptrons; features come before rows, ``(M, features, k)``."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, activations: tuple[str | None, ...], x: Tensor, y: Tensor, *params: Tensor
     ) -> tuple[Tensor, ...]:
         weights, biases = params[0::2], params[1::2]
