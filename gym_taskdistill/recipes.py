@@ -59,6 +59,8 @@ class Recipe:
         variant: Name of the zoo entry that the recipe makes, such as ``"k_min"``.
         default: Whether that entry is the one `from_zoo` gives for the task.
         n_envs: Columns of envs, M·E.
+        backend: What computes them in training: ``"auto"``, ``"gymnasium"`` or ``"envpool"``; see
+            `Task.make_vec_env`. Part of a run's result.
         total_timesteps: Env steps of the whole run.
         normalize: Normalise observations and rewards with SB3's `VecNormalize`.
         ppmo: PPMO's arguments under their own names; a schedule is written ``lin_0.01`` (from 0.01 linearly
@@ -71,6 +73,7 @@ class Recipe:
     variant: str = "custom"
     default: bool = False
     n_envs: int = 32
+    backend: str = "auto"
     total_timesteps: int = 1_000_000
     normalize: bool = False
     ppmo: dict[str, Any] = field(default_factory=dict)
@@ -179,16 +182,17 @@ def names() -> list[str]:
     return sorted(path.stem for path in data_root("agents").glob("*.yaml"))
 
 
-def load(name: str, env_kwargs: Mapping[str, Any] | None = None) -> Recipe:
+def load(name: str, env_kwargs: Mapping[str, Any] | None = None, env_id: str | None = None) -> Recipe:
     """Read a recipe of ``agents/``, or a recipe file.
 
     A recipe may serve a family of tasks: its entries under ``family`` change settings where their ``when``
-    agrees with the env's arguments.
+    agrees with the env's arguments, or with its id (``env_id``); a list there means any of its values.
 
     Args:
         name: The name of a recipe, the path of a YAML file, or an env id; an env id finds the recipe whose
             task it is, or the recipe ``default`` if it has none.
         env_kwargs: Arguments of the env, in place of the recipe's.
+        env_id: Id of the env, in place of the recipe's.
 
     Returns:
         The recipe for these arguments.
@@ -196,16 +200,16 @@ def load(name: str, env_kwargs: Mapping[str, Any] | None = None) -> Recipe:
     Raises:
         RecipeError: There is no such recipe or env, or the file is wrong.
     """
-    path, env_id = _find(name)
+    path, named_env = _find(name)
     data = _read(path)
-    if env_id is not None:
-        data["env_id"] = env_id
+    if env_id is not None or named_env is not None:
+        data["env_id"] = env_id or named_env
     data["env_kwargs"] = {**data.get("env_kwargs", {}), **(env_kwargs or {})}
     family = data.pop("family", [])
     for case in family:
         if not isinstance(case, dict) or not isinstance(case.get("when"), dict):
             raise RecipeError(f"{path.name}: every entry under family needs a mapping when:.")
-        if all(data["env_kwargs"].get(k) == v for k, v in case.pop("when").items()):
+        if _agrees(case.pop("when"), {"env_id": _bare(data.get("env_id", "")), **data["env_kwargs"]}):
             for setting, value in case.items():
                 both = isinstance(value, dict) and isinstance(data.get(setting), dict)
                 data[setting] = {**data[setting], **value} if both else value
@@ -222,8 +226,7 @@ def _find(name: str) -> tuple[Path, str | None]:
         return path, None
     if name in names():
         return root / f"{name}.yaml", None
-    bare = name.rpartition(":")[2]
-    found = [p for p in sorted(root.glob("*.yaml")) if _read(p).get("env_id") == bare]
+    found = [p for p in sorted(root.glob("*.yaml")) if _bare(name) in _env_ids(_read(p))]
     if found:
         default = [p for p in found if _read(p).get("default")]
         return (default or found)[0], name
@@ -235,6 +238,27 @@ def _find(name: str) -> tuple[Path, str | None]:
             f"{did_you_mean(name, names())}"
         ) from None
     return root / "default.yaml", name
+
+
+def _bare(env_id: str) -> str:
+    """Return an env id without its module."""
+    return env_id.rpartition(":")[2]
+
+
+def _agrees(conditions: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    return all(
+        facts.get(name) in (wanted if isinstance(wanted, list) else [wanted])
+        for name, wanted in conditions.items()
+    )
+
+
+def _env_ids(data: Mapping[str, Any]) -> set[str]:
+    """List the envs that a recipe names."""
+    ids = [data.get("env_id")]
+    for case in data.get("family", []):
+        wanted = case.get("when", {}).get("env_id", [])
+        ids += wanted if isinstance(wanted, list) else [wanted]
+    return {env_id for env_id in ids if isinstance(env_id, str)}
 
 
 def _read(path: Path) -> dict[str, Any]:

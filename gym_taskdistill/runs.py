@@ -171,7 +171,7 @@ class Run:
         return dataset
 
     def _make_env(self) -> VecEnv:
-        env = self.recipe.task.make_vec_env(self.recipe.n_envs)
+        env = self.recipe.task.make_vec_env(self.recipe.n_envs, backend=self.recipe.backend)
         if not self.recipe.normalize:
             return env
         gamma = float(self.recipe.ppmo.get("gamma", 0.99))

@@ -6,16 +6,37 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
-from gym_taskdistill.vec_env import GymnasiumVecEnv
+from gym_taskdistill.vec_env import EnvPoolVecEnv, GymnasiumVecEnv
+
+#: What can compute the columns of a vec-env; see `Task.make_vec_env`.
+BACKENDS = ("auto", "gymnasium", "envpool")
+
+_MUJOCO = (
+    "Ant",
+    "HalfCheetah",
+    "Hopper",
+    "Humanoid",
+    "HumanoidStandup",
+    "InvertedDoublePendulum",
+    "InvertedPendulum",
+    "Reacher",
+    "Swimmer",
+    "Walker2d",
+)
+
+#: Tasks whose copies in EnvPool behave as gymnasium's do; tests/test_envpool.py compares them.
+ENVPOOL_TASKS = (*(f"{name}-v4" for name in _MUJOCO), *(f"{name}-v5" for name in (*_MUJOCO, "Pusher")))
 
 
 @dataclass(frozen=True)
@@ -89,15 +110,27 @@ class Task:
         except (TypeError, ValueError, ImportError, gym.error.Error) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
 
-    def make_vec_env(self, n_envs: int, seed: int | None = None) -> VecEnv:
+    def make_vec_env(self, n_envs: int, seed: int | None = None, backend: str = "gymnasium") -> VecEnv:
         """Make ``n_envs`` copies behind SB3's `VecEnv`, with episode statistics.
-
-        The env's own vector env where there is one that resets in the same step, else SB3's `DummyVecEnv`.
 
         Args:
             n_envs: Number of columns.
             seed: Seed of the next reset; ``None`` for a random one.
+            backend: What computes the envs. ``"gymnasium"``: the official envs, by their own vector env where
+                there is one that resets in the same step, else by SB3's `DummyVecEnv`; scores are reported on
+                these. ``"envpool"``: EnvPool's copies in C++, for the tasks of `ENVPOOL_TASKS`. ``"auto"``:
+                EnvPool where it is installed and has the task, else gymnasium; for training.
+
+        Raises:
+            TaskDistillError: The env cannot be made, or not by this backend.
         """
+        if backend not in BACKENDS:
+            raise TaskDistillError(
+                f'There is no backend "{backend}"; use one of {", ".join(BACKENDS)}.'
+                f"{did_you_mean(backend, BACKENDS)}"
+            )
+        if backend == "envpool" or (backend == "auto" and self._in_envpool):
+            return self._make_pool(n_envs, seed)
         native = self._native_vector_env
         if native is None:
             return make_vec_env(self.make_env, n_envs=n_envs, seed=seed)
@@ -115,6 +148,35 @@ class Task:
         vec_env = VecMonitor(GymnasiumVecEnv(venv))
         vec_env.seed(seed)
         return vec_env
+
+    @property
+    def _in_envpool(self) -> bool:
+        known = self.spec.id in ENVPOOL_TASKS and not self.env_kwargs
+        return known and find_spec("envpool") is not None
+
+    def _make_pool(self, n_envs: int, seed: int | None) -> VecEnv:
+        if self.spec.id not in ENVPOOL_TASKS or self.env_kwargs:
+            raise TaskDistillError(
+                f'EnvPool has no faithful copy of {self}; use backend="gymnasium". It has those of '
+                f"{', '.join(ENVPOOL_TASKS)}, without arguments."
+            )
+        if find_spec("envpool") is None:
+            raise TaskDistillError('EnvPool is not installed; run: pip install "gym-taskdistill[fast]".')
+        import envpool
+
+        def make(pool_seed: int) -> Any:
+            return envpool.make_gymnasium(
+                self.spec.id,
+                num_envs=n_envs,
+                num_threads=1,
+                seed=pool_seed % 2**31,
+                max_episode_steps=self.spec.max_episode_steps,
+                # Without it v4 leaves out the contact forces that gymnasium's envs observe.
+                post_constraint=True,
+            )
+
+        first = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        return VecMonitor(EnvPoolVecEnv(make, self.spec, first))
 
     @cached_property
     def _native_vector_env(self) -> Any:

@@ -25,6 +25,9 @@ class TrainArgs:
     recipe: tyro.conf.Positional[str] = "cartpole"
     """A recipe of agents/, a recipe file (.yaml), or an env id."""
 
+    env_id: str | None = None
+    """Environment, in place of the recipe's: mujoco-few --env-id Hopper-v4."""
+
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, as key=value: --env-kwargs n=3."""
 
@@ -74,7 +77,7 @@ def train(args: TrainArgs) -> None:
 
 
 def _new_run(args: TrainArgs) -> Run:
-    recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"))
+    recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), args.env_id)
     changes = key_values(args.set, "--set")
     if args.total_timesteps is not None:
         changes["total_timesteps"] = args.total_timesteps
@@ -82,7 +85,8 @@ def _new_run(args: TrainArgs) -> Run:
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     start = None if args.warm_start is None else str(dataset_path(args.warm_start, None, {}))
     kwargs = [f"{key}{value}" for key, value in recipe.env_kwargs.items()]
-    name = "-".join([Path(args.recipe).stem.replace(":", "-"), *kwargs])
+    env = [] if args.env_id is None else [args.env_id]
+    name = "-".join([Path(args.recipe).stem, *env, *kwargs]).replace(":", "-")
     return Run.create(recipe, seed, args.out, name, start)
 
 

@@ -1,8 +1,8 @@
-"""The one adapter from gymnasium's vector envs to SB3's `VecEnv`."""
+"""The adapters from gymnasium's vector envs, and from EnvPool's, to SB3's `VecEnv`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -41,6 +41,9 @@ class GymnasiumVecEnv(VecEnv):
                 f"SB3 needs vector envs that reset in the same step, but {venv} has autoreset mode {mode}; "
                 "make it with autoreset_mode=AutoresetMode.SAME_STEP."
             )
+        self._wrap(venv)
+
+    def _wrap(self, venv: VectorEnv) -> None:
         self.venv = venv
         self.actions: np.ndarray | None = None
         self.render_mode = venv.render_mode
@@ -100,3 +103,60 @@ class GymnasiumVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """Say that no single env is wrapped: a vector env computes all of them at once."""
         return [False for _ in self._get_indices(indices)]
+
+
+class EnvPoolVecEnv(GymnasiumVecEnv):
+    """An EnvPool with SB3's semantics, as `GymnasiumVecEnv` gives them.
+
+    EnvPool resets in the next step and takes its seed at construction. Finished envs are therefore reset by
+    hand at once, and a reset that follows `seed` makes the pool anew.
+
+    Args:
+        make: Makes the pool from a seed.
+        spec: The gymnasium env that the pool computes.
+        seed: Seed of the first pool.
+    """
+
+    def __init__(self, make: Callable[[int], Any], spec: gym.envs.registration.EnvSpec, seed: int) -> None:
+        self._make, self._spec = make, spec
+        self._wrap(make(seed))
+
+    @property
+    def spec(self) -> gym.envs.registration.EnvSpec | None:
+        """The spec of the gymnasium env, not EnvPool's own."""
+        return self._spec
+
+    def reset(self) -> VecEnvObs:
+        """Reset all envs, with the seed last given to `seed` if there is one."""
+        if self._seeds[0] is not None:
+            self.venv.close()
+            self.venv = self._make(self._seeds[0])
+        self._reset_seeds()
+        self._reset_options()
+        obs, _ = self.venv.reset()
+        return np.array(obs)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all envs and reset those that end."""
+        obs, rewards, terminated, truncated, _ = self.venv.step(self.actions)
+        obs = np.array(obs)  # the pool writes the next step into the same memory
+        dones = terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        ended = np.flatnonzero(dones).astype(np.int32)
+        if ended.size:
+            for i in ended:
+                infos[i]["terminal_observation"] = obs[i].copy()
+                infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
+            pool: Any = self.venv  # EnvPool's reset takes the envs to reset where gymnasium's takes a seed
+            obs[ended], _ = pool.reset(ended)
+        return obs, np.asarray(rewards, dtype=np.float32), dones, infos
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return the spec once for each env asked for; a pool's envs have no other attributes.
+
+        Raises:
+            AttributeError: Another attribute is asked for.
+        """
+        if attr_name not in ("spec", "render_mode"):
+            raise AttributeError(f"The envs of an EnvPool have no attribute {attr_name!r}.")
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]

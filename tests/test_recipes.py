@@ -98,3 +98,19 @@ def test_a_wrong_schedule_is_named() -> None:
     recipe = recipes.load("cartpole").override({"learning_rate": "lin_fast"})
     with pytest.raises(RecipeError, match="lin_fast"):
         recipe.ppmo_kwargs()
+
+
+def test_a_family_may_serve_several_envs(tmp_path: Path) -> None:
+    path = tmp_path / "family.yaml"
+    path.write_text(
+        "env_id: Hopper-v4\n"
+        "ppmo: {k: 64, gamma: 0.99}\n"
+        "family:\n"
+        "  - {when: {env_id: [Swimmer-v4, Swimmer-v5]}, ppmo: {gamma: 0.999}}\n"
+        "  - {when: {env_id: Swimmer-v5, n: 2}, total_timesteps: 7}\n"
+    )
+    hopper, swimmer = (recipes.load(str(path), env_id=env_id) for env_id in (None, "Swimmer-v5"))
+    assert (hopper.env_id, hopper.ppmo["gamma"]) == ("Hopper-v4", 0.99)
+    assert (swimmer.env_id, swimmer.ppmo) == ("Swimmer-v5", {"k": 64, "gamma": 0.999})
+    assert swimmer.total_timesteps != 7
+    assert recipes.load(str(path), {"n": 2}, "pkg:Swimmer-v5").total_timesteps == 7

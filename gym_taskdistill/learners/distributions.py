@@ -312,19 +312,13 @@ TABLE_1: dict[str, LearnerDistribution] = {
 NAMED_LEARNERS: dict[str, LearnerDistribution] = {
     **TABLE_1,
     # What the universal datasets are distilled over. One step: the initialisations of Table 1, the hard
-    # ones more often; its widths and depths keep Λ's initialisation and come for free. A few steps: these
-    # too. Both give few stacks, so that a batch is fast.
+    # ones more often; its widths and depths keep Λ's initialisation and come for free. A few steps: all six
+    # columns, and in every batch both extremes of depth, the last to be learned.
     "inits": Mixture(
         tuple(TABLE_1[name] for name in ("alpha_c", "ortho_1", "xavier", "xavier_1")),
         weights=(1, 2, 2, 3),
     ),
-    "universal": Mixture(
-        (
-            *(TABLE_1[name] for name in ("alpha_c", "ortho_1", "xavier", "xavier_1")),
-            MLP(width=(32, 160), depth=(1, 6), per_batch=True),
-        ),
-        weights=(1, 1, 1, 1, 4),
-    ),
+    "universal": Mixture((*TABLE_1.values(), MLP(depth=1), MLP(depth=6))),
 }
 
 _FAMILIES: dict[str, type[LearnerDistribution]] = {"mlp": MLP, "mixture": Mixture}
