@@ -48,7 +48,9 @@ def test_it_learns_nothing(trained: tuple[VecNormalize, DistilledDataset]) -> No
     np.testing.assert_array_equal(env.reset(seed=0)[0], first)
 
 
-@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
+@pytest.mark.filterwarnings(
+    "ignore:.*is different from the unwrapped version", "ignore:.*For Box action spaces"
+)
 def test_gymnasium_accepts_it(trained: tuple[VecNormalize, DistilledDataset]) -> None:
     env = FrozenNormalizeObservation(gym.make("Pendulum-v1", disable_env_checker=True), trained[1])
     check_env(env, skip_render_check=True)
