@@ -78,6 +78,7 @@ class DistilledDataset:
         card: Provenance, spaces and scores.
         inner_steps: Number of inner SGD steps on the whole dataset, at least 1.
         inner_momentum: Momentum of SGD over those steps, in [0, 1).
+        inner_lr_decay: Factor on the inner learning rate from each of those steps to the next, in (0, 1].
         log_std: Label of the learner's log standard deviation, shape ``(n_outputs,)``; only for
             continuous actions.
         obs_mean: Frozen observation mean, shape ``obs_shape``; None if observations are used raw.
@@ -96,6 +97,7 @@ class DistilledDataset:
     card: Card
     inner_steps: int = 1
     inner_momentum: float = 0.0
+    inner_lr_decay: float = 1.0
     log_std: Tensor | None = None
     obs_mean: Tensor | None = None
     obs_var: Tensor | None = None
@@ -113,6 +115,7 @@ class DistilledDataset:
             "inner_lr": _positive(self.inner_lr, "inner_lr"),
             "inner_steps": as_int(self.inner_steps, "inner_steps", minimum=1),
             "inner_momentum": _momentum(self.inner_momentum),
+            "inner_lr_decay": _decay(self.inner_lr_decay),
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {
@@ -167,8 +170,7 @@ class DistilledDataset:
             f"inner_lr={self.inner_lr:.4g}",
             f"inner_steps={self.inner_steps}",
         ]
-        if self.inner_momentum:
-            parts.append(f"inner_momentum={self.inner_momentum:.4g}")
+        parts += [f"{name}={getattr(self, name):.4g}" for name in self._unusual_scalars()]
         if self.log_std is not None:
             parts.append(f"log_std={tuple(self.log_std.shape)}")
         if self.obs_mean is not None:
@@ -346,9 +348,13 @@ class DistilledDataset:
             "format_version": FORMAT_VERSION,
             "tensors": {name: list(tensor.shape) for name, tensor in self._tensors().items()},
             **{name: getattr(self, name) for name in SCALARS},
-            **{name: value for name in OPTIONAL_SCALARS if (value := getattr(self, name))},
+            **self._unusual_scalars(),
             "card": self.card.to_dict(),
         }
+
+    def _unusual_scalars(self) -> dict[str, float]:
+        values = {name: getattr(self, name) for name in OPTIONAL_SCALARS}
+        return {name: value for name, value in values.items() if value != OPTIONAL_SCALARS[name]}
 
     def _check_shapes(self) -> None:
         if self.x.ndim < 2 or self.y.ndim != 2 or not self.x.numel() or not self.y.numel():
@@ -440,6 +446,13 @@ def _momentum(value: Any) -> float:
     number = as_float(value, "inner_momentum")
     if not 0 <= number < 1:
         raise DatasetError(f"inner_momentum is {number}, but must lie in [0, 1).")
+    return number
+
+
+def _decay(value: Any) -> float:
+    number = as_float(value, "inner_lr_decay")
+    if not 0 < number <= 1:
+        raise DatasetError(f"inner_lr_decay is {number}, but must lie in (0, 1].")
     return number
 
 

@@ -25,8 +25,8 @@ from gym_taskdistill.errors import DatasetError
 
 FORMAT = "gym-taskdistill"
 SCALARS = ("inner_lr", "inner_steps", "clip_obs", "encoder_layers")
-OPTIONAL_SCALARS = ("inner_momentum",)
-"""Scalars that a file names only where they are not 0; older files do not know them."""
+OPTIONAL_SCALARS = {"inner_momentum": 0.0, "inner_lr_decay": 1.0}
+"""Scalars that a file names only where they differ from these; older files do not know them."""
 
 DATASET_FILE = "dataset.safetensors"
 """Name of the file inside a folder that stands for one dataset."""

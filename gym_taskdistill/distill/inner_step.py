@@ -6,6 +6,8 @@ This is the only place that knows how a learner is trained (paper, section 2.1 a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torchopt
 from torch import Tensor
@@ -22,6 +24,7 @@ def inner_step(
     *,
     inner_steps: int = 1,
     momentum: float = 0.0,
+    lr_decay: float = 1.0,
     log_std: Tensor | None = None,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
@@ -39,6 +42,7 @@ def inner_step(
         inner_lr: Learning rate, a positive number or 0-d tensor.
         inner_steps: Number of steps on the same batch; 1 is the paper.
         momentum: SGD's momentum, in [0, 1); it matters from the second step on.
+        lr_decay: Factor on the learning rate from each step to the next, in (0, 1].
         log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
         log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
         create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``, ``y``,
@@ -49,8 +53,11 @@ def inner_step(
     """
     n_network_params = len(learners.params)
     params = learners.params if log_std is None else (*learners.params, log_std)
-    optimizer = torchopt.sgd(inner_lr, momentum=momentum)  # type: ignore[arg-type]  # a 0-d tensor is fine
     with torch.set_grad_enabled(create_graph):
+        rate: Any = inner_lr  # a 0-d tensor is fine
+        # TorchOpt counts steps in one tensor per parameter; ours is counted here.
+        schedule = rate if lr_decay == 1 else lambda _: rate
+        optimizer = torchopt.sgd(schedule, momentum=momentum)
         state = optimizer.init(params)
         for _ in range(inner_steps):
             grads = mse_gradients(learners.replace(params[:n_network_params]), x, y)
@@ -59,4 +66,5 @@ def inner_step(
             # TorchOpt works in place by default, which would cut the meta-gradient.
             updates, state = optimizer.update(grads, state, params=params, inplace=False)
             params = torchopt.apply_updates(params, updates, inplace=False)
+            rate = rate * lr_decay
     return learners.replace(params[:n_network_params]), None if log_std is None else params[-1]

@@ -37,6 +37,7 @@ class DistillationPolicy(BasePolicy):
         k: Number of synthetic rows.
         inner_steps: Steps that each learner takes on the same rows.
         inner_momentum: SGD's momentum over those steps.
+        inner_lr_decay: Factor on the inner learning rate from each step to the next.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
         x_std: Standard deviation of the normal from which the rows start.
@@ -61,6 +62,7 @@ class DistillationPolicy(BasePolicy):
         k: int,
         inner_steps: int,
         inner_momentum: float,
+        inner_lr_decay: float,
         inner_lr_init: float,
         encoder_layers: int,
         x_std: float,
@@ -74,7 +76,8 @@ class DistillationPolicy(BasePolicy):
             raise TaskDistillError("State-dependent exploration is not supported; use use_sde=False.")
         self.learner_distribution = learners
         self.n_learners = n_learners
-        self.inner_steps, self.inner_momentum = inner_steps, inner_momentum
+        self.inner_steps = inner_steps
+        self.inner_momentum, self.inner_lr_decay = inner_momentum, inner_lr_decay
         self.encoder_layers = encoder_layers
         self.n_outputs = n_outputs(action_space)
         self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
@@ -189,6 +192,7 @@ class DistillationPolicy(BasePolicy):
             self.inner_lr,
             inner_steps=self.inner_steps,
             momentum=self.inner_momentum,
+            lr_decay=self.inner_lr_decay,
             log_std_label=self.log_std,
             create_graph=create_graph,
         )

@@ -79,8 +79,9 @@ class PPMO(OnPolicyAlgorithm):
         max_grad_norm: Bound on the gradient norm, for the dataset (with encoder) and the critic each.
         target_kl: Stop the passes when the approximate KL exceeds 1.5 times this; ``None`` for no limit.
         inner_steps: Steps each learner takes on the same rows; 1 is the paper.
-        inner_momentum: Momentum of SGD over those steps; it brings networks whose losses are steep and
-            flat to the labels in the same few steps.
+        inner_momentum: Momentum of SGD over those steps. With the decay it brings networks whose losses are
+            steep and networks whose losses are flat to the labels in the same few steps.
+        inner_lr_decay: Factor on the inner learning rate from each of those steps to the next.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
             them is direct-task learning, that is PPO.
@@ -125,6 +126,7 @@ class PPMO(OnPolicyAlgorithm):
         target_kl: float | None = None,
         inner_steps: int = 1,
         inner_momentum: float = 0.0,
+        inner_lr_decay: float = 1.0,
         inner_lr_init: float = 0.02,
         encoder_layers: int = 0,
         x_std: float = 1.0,
@@ -154,7 +156,8 @@ class PPMO(OnPolicyAlgorithm):
         self.clip_range: float | Schedule = clip_range
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
-        self.inner_steps, self.inner_momentum = inner_steps, inner_momentum
+        self.inner_steps = inner_steps
+        self.inner_momentum, self.inner_lr_decay = inner_momentum, inner_lr_decay
         self.inner_lr_init = inner_lr_init
         self.encoder_layers = encoder_layers
         self.x_std, self.y_std = x_std, y_std
@@ -196,6 +199,7 @@ class PPMO(OnPolicyAlgorithm):
             "k": self.n_rows,
             "inner_steps": self.inner_steps,
             "inner_momentum": self.inner_momentum,
+            "inner_lr_decay": self.inner_lr_decay,
             "inner_lr_init": self.inner_lr_init,
             "encoder_layers": self.encoder_layers,
             "x_std": self.x_std,
@@ -256,6 +260,8 @@ class PPMO(OnPolicyAlgorithm):
             raise TaskDistillError(f"inner_lr_init must be > 0, but is {self.inner_lr_init!r}.")
         if not 0 <= self.inner_momentum < 1:
             raise TaskDistillError(f"inner_momentum must lie in [0, 1), but is {self.inner_momentum!r}.")
+        if not 0 < self.inner_lr_decay <= 1:
+            raise TaskDistillError(f"inner_lr_decay must lie in (0, 1], but is {self.inner_lr_decay!r}.")
 
     def dataset(self) -> DistilledDataset:
         """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
@@ -280,6 +286,7 @@ class PPMO(OnPolicyAlgorithm):
             inner_lr=policy.inner_lr.item(),
             inner_steps=self.inner_steps,
             inner_momentum=self.inner_momentum,
+            inner_lr_decay=self.inner_lr_decay,
             log_std=policy.log_std,
             encoder=encoder_state(policy.encoder),
             encoder_layers=self.encoder_layers,

@@ -71,6 +71,7 @@ def train_learners(
     *,
     inner_steps: int = 1,
     momentum: float = 0.0,
+    lr_decay: float = 1.0,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
 ) -> TrainedLearners:
@@ -84,6 +85,7 @@ def train_learners(
         inner_lr: Inner learning rate.
         inner_steps: Steps on the same batch.
         momentum: SGD's momentum.
+        lr_decay: Factor on the learning rate from each step to the next.
         log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
         create_graph: Keep the graph back to the rows, the labels, the learning rate and the encoder.
 
@@ -105,6 +107,7 @@ def train_learners(
         inner_lr,
         inner_steps=inner_steps,
         momentum=momentum,
+        lr_decay=lr_decay,
         log_std=log_std,
         log_std_label=log_std_label,
         create_graph=create_graph,
@@ -145,6 +148,7 @@ def train_fresh_learners(
         dataset.inner_lr,
         inner_steps=dataset.inner_steps,
         momentum=dataset.inner_momentum,
+        lr_decay=dataset.inner_lr_decay,
         log_std_label=dataset.log_std,
     )
 

@@ -27,7 +27,9 @@ FAMILIES: dict[str, LearnerDistribution] = {
 }
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 steps = pytest.mark.parametrize("inner_steps", [1, 3])
-schedules = pytest.mark.parametrize(("inner_steps", "momentum"), [(1, 0.0), (3, 0.0), (4, 0.7)])
+schedules = pytest.mark.parametrize(
+    ("inner_steps", "momentum", "decay"), [(1, 0.0, 1.0), (3, 0.0, 1.0), (4, 0.7, 1.0), (3, 0.5, 0.8)]
+)
 
 
 @dataclass
@@ -97,20 +99,20 @@ def forward(params: list[Tensor], x: Tensor) -> Tensor:
 
 
 def train_by_hand(
-    params: list[Tensor], problem: Problem, inner_steps: int, momentum: float = 0.0
+    params: list[Tensor], problem: Problem, inner_steps: int, momentum: float = 0.0, decay: float = 1.0
 ) -> tuple[list[Tensor], Tensor]:
     """Train one learner with nothing but autograd and the definition of SGD."""
     params = [p.detach().clone().requires_grad_() for p in params]
     log_std = torch.zeros(OUTPUTS, dtype=torch.float64, requires_grad=True)
     velocities: list[Any] = [0.0] * (len(params) + 1)
-    for _ in range(inner_steps):
+    for step in range(inner_steps):
         squares = (forward(params, problem.x) - problem.y) ** 2
         loss = squares.sum() / (K * OUTPUTS)
         loss = loss + ((log_std - problem.log_std_label) ** 2).sum() / OUTPUTS
         grads = torch.autograd.grad(loss, [*params, log_std], create_graph=True)
         velocities = [momentum * v + g for v, g in zip(velocities, grads, strict=True)]
         pairs = zip([*params, log_std], velocities, strict=True)
-        *params, log_std = [p - problem.inner_lr * v for p, v in pairs]
+        *params, log_std = [p - problem.inner_lr * decay**step * v for p, v in pairs]
     return params, log_std
 
 
@@ -126,13 +128,13 @@ def probe() -> Tensor:
 @families
 @schedules
 def test_trained_parameters_equal_sgd_by_hand(
-    family: LearnerDistribution, inner_steps: int, momentum: float
+    family: LearnerDistribution, inner_steps: int, momentum: float, decay: float
 ) -> None:
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(fresh, problem, inner_steps=inner_steps, momentum=momentum)
+    trained, log_std = train(fresh, problem, inner_steps=inner_steps, momentum=momentum, lr_decay=decay)
     pairs = zip(own_params(fresh), own_params(trained), strict=True)
     for i, (before, after) in enumerate(pairs):
-        expected, expected_log_std = train_by_hand(before, problem, inner_steps, momentum)
+        expected, expected_log_std = train_by_hand(before, problem, inner_steps, momentum, decay)
         for old, p, q in zip(before, after, expected, strict=True):
             torch.testing.assert_close(p, q.detach(), atol=1e-13, rtol=1e-11)
             assert not torch.allclose(p, old, atol=1e-6)
@@ -142,17 +144,19 @@ def test_trained_parameters_equal_sgd_by_hand(
 @families
 @schedules
 def test_meta_gradients_equal_autograd_by_hand(
-    family: LearnerDistribution, inner_steps: int, momentum: float
+    family: LearnerDistribution, inner_steps: int, momentum: float, decay: float
 ) -> None:
     """The sum over M learners at once has the sum of the gradients of M learners one by one."""
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(fresh, problem, inner_steps=inner_steps, momentum=momentum, create_graph=True)
+    trained, log_std = train(
+        fresh, problem, inner_steps=inner_steps, momentum=momentum, lr_decay=decay, create_graph=True
+    )
     outputs = trained(probe().unsqueeze(0))
     gradients = torch.autograd.grad(outer_loss(outputs, log_std.unsqueeze(1)), problem.tensors)
 
     expected = [torch.zeros_like(t) for t in problem.tensors]
     for params in own_params(fresh):
-        own, own_log_std = train_by_hand(params, problem, inner_steps, momentum)
+        own, own_log_std = train_by_hand(params, problem, inner_steps, momentum, decay)
         loss = outer_loss(forward(own, probe()), own_log_std)
         for total, g in zip(expected, torch.autograd.grad(loss, problem.tensors), strict=True):
             total += g

@@ -334,6 +334,7 @@ def test_it_distils_cart_pole() -> None:
         ({"n_steps": 1.5}, "n_steps must be an integer >= 1, but is 1.5"),
         ({"inner_steps": 0}, "inner_steps must be an integer >= 1"),
         ({"inner_momentum": 1.0}, "inner_momentum must lie in"),
+        ({"inner_lr_decay": 0.0}, "inner_lr_decay must lie in"),
         ({"k": 0}, 'k must be an integer >= 1 or "k_min", but is 0'),
         ({"k": "k_max"}, "k must be an integer >= 1 or \"k_min\", but is 'k_max'"),
         ({"inner_lr_init": 0.0}, "inner_lr_init must be > 0"),
