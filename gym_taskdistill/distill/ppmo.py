@@ -63,6 +63,8 @@ class PPMO(OnPolicyAlgorithm):
         n_learners: M, learners per meta-epoch.
         learning_rate: Learning rate of the synthetic rows and labels (Adam); a number or a schedule.
         critic_learning_rate: Learning rate of the critic.
+        critic_warmup: Env steps in which only the critic learns. A run that starts from a good dataset would
+            else spoil it before the critic knows what it is worth.
         inner_lr_learning_rate: Learning rate of the logarithm of the inner learning rate; ``None`` follows
             ``learning_rate``.
         log_std_learning_rate: Learning rate of the log-std label; ``None`` follows ``learning_rate``.
@@ -110,6 +112,7 @@ class PPMO(OnPolicyAlgorithm):
         n_learners: int = 4,
         learning_rate: float | Schedule = 1e-2,
         critic_learning_rate: float | Schedule = 1e-3,
+        critic_warmup: int = 0,
         inner_lr_learning_rate: float | Schedule | None = None,
         log_std_learning_rate: float | Schedule | None = None,
         encoder_learning_rate: float | Schedule | None = None,
@@ -145,6 +148,7 @@ class PPMO(OnPolicyAlgorithm):
         self.k = k
         self.n_learners = n_learners
         self.critic_learning_rate = critic_learning_rate
+        self.critic_warmup = critic_warmup
         self.group_learning_rates = {
             "dataset": learning_rate,
             "inner_lr": inner_lr_learning_rate,
@@ -565,7 +569,8 @@ class PPMO(OnPolicyAlgorithm):
     def _update_learning_rates(self) -> None:
         progress = self._current_progress_remaining
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedules[group["name"]](progress)
+            warm = self.num_timesteps > self.critic_warmup
+            group["lr"] = self.schedules[group["name"]](progress) if warm else 0.0
         update_learning_rate(self.critic_optimizer, self.critic_schedule(progress))
         self.logger.record("train/learning_rate", self.schedules["dataset"](progress))
 

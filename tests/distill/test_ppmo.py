@@ -630,3 +630,14 @@ def test_sb3_zip_files_are_refused(tmp_path: Any) -> None:
     with pytest.raises(TaskDistillError, match="save_checkpoint"):
         small().save(tmp_path / "model.zip")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_critic_may_warm_up_first() -> None:
+    model = small(critic_warmup=2 * ROLLOUT)
+    start, critic = model.dataset(), [p.detach().clone() for p in model.policy.critic.parameters()]
+    model.learn(2 * ROLLOUT)
+    warm = model.dataset()
+    assert torch.equal(warm.x, start.x) and torch.equal(warm.y, start.y) and warm.inner_lr == start.inner_lr
+    assert not any(torch.equal(p, q) for p, q in zip(model.policy.critic.parameters(), critic, strict=True))
+    model.learn(ROLLOUT, reset_num_timesteps=False)
+    assert not torch.equal(model.dataset().x, start.x)
