@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -21,11 +21,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    # As a script it finds the modules next to it.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        return importlib.import_module("make_results")
 
 
 make_results = load()
@@ -69,6 +68,26 @@ def pendulum() -> DistilledDataset:
         ),
     )
     return DistilledDataset(torch.ones(64, 3), torch.ones(64, 1), 1.0, card)
+
+
+def mujoco(
+    env_id: str, mean: float, *, deterministic: float | None = None, inner_steps: int = 1
+) -> DistilledDataset:
+    scores = [Score("alpha_c", False, 1000, 1, 3, env_id, mean, abs(mean) / 10, mean - 1)]
+    if deterministic is not None:
+        scores.append(Score("alpha_c", True, 1000, 1, 3, env_id, deterministic, 40.0, deterministic - 1))
+    card = Card(
+        env_id=env_id,
+        observation_space={"type": "Box", "shape": [5], "dtype": "float64"},
+        action_space={"type": "Box", "shape": [2], "dtype": "float32"},
+        learners=ALPHA_C.spec(),
+        variant="one-step" if inner_steps == 1 else "few-step",
+        default=inner_steps == 1,
+        num_timesteps=6_000_000,
+        wall_clock_s=5400.0,
+        scores=tuple(scores),
+    )
+    return DistilledDataset(torch.ones(64, 5), torch.ones(64, 2), 1.0, card, inner_steps=inner_steps)
 
 
 ALL = (
@@ -190,6 +209,96 @@ def test_other_tasks(root: Path) -> None:
     ]
 
 
+MUJOCO = (
+    mujoco("Hopper-v5", 3000.0),
+    mujoco("Ant-v5", 4000.0),
+    mujoco("Swimmer-v4", 120.0),
+    mujoco("Hopper-v4", 2500.0, deterministic=2750.5),
+    mujoco("Hopper-v4", 3100.0, inner_steps=10),
+    mujoco("HumanoidStandup-v4", 123_456.78, deterministic=9999.5),
+)
+MUJOCO_TABLE = "## MuJoCo: Table 4 side by side"
+PAPER_TASKS = (
+    *("Ant-v4", "HalfCheetah-v4", "Hopper-v4", "Humanoid-v4", "HumanoidStandup-v4"),
+    *("InvertedDoublePendulum-v4", "Reacher-v4", "Walker2d-v4"),
+)
+
+
+@pytest.fixture
+def mujoco_page(tmp_path: Path) -> str:
+    for one in (*MUJOCO, pendulum()):
+        zoo.save(one, tmp_path / "mujoco")
+    return make_results.build(tmp_path / "mujoco")
+
+
+def mujoco_link(name: str, variant: str) -> str:
+    return f"[`{variant}`](../zoo/{name}/{variant}/dataset.json)"
+
+
+def test_mujoco_columns_and_order_of_the_tasks(mujoco_page: str) -> None:
+    head, _, *rows = table(mujoco_page, MUJOCO_TABLE)
+    assert head == [
+        *("task", "dataset", "paper, random", "paper, RL", "paper, distilled"),
+        *("ours, stochastic", "ours, minimum", "ours, deterministic"),
+        *("agents × episodes", "env steps", "wall-clock"),
+    ]
+    assert all(len(row) == len(head) for row in rows)
+    tasks = list(dict.fromkeys(row[0] for row in rows))
+    assert tasks == [*PAPER_TASKS, "Swimmer-v4", "Ant-v5", "Hopper-v5"]
+
+
+def test_mujoco_beside_the_paper_by_inner_steps(mujoco_page: str) -> None:
+    paper = ["21 ± 23", "1441 ± 532", "2168 ± 302"]
+    cost = ["1000 × 1", "6,000,000", "90.0 min"]
+    assert rows_of(mujoco_page, MUJOCO_TABLE, "Hopper-v4") == [
+        [
+            f"{mujoco_link('Hopper-v4', 'one-step')}: k = 64, 1 inner step",
+            *(*paper, "2500.0 ± 250.0", "2499.0", "2750.5 ± 40.0", *cost),
+        ],
+        [
+            f"{mujoco_link('Hopper-v4', 'few-step')}: k = 64, 10 inner steps",
+            *(*paper, "3100.0 ± 310.0", "3099.0", "–", *cost),
+        ],
+    ]
+
+
+def test_mujoco_large_scores_have_thousands_separators(mujoco_page: str) -> None:
+    [row] = rows_of(mujoco_page, MUJOCO_TABLE, "HumanoidStandup-v4")
+    assert row[1:7] == [
+        *("34,034 ± 3028", "104,950 ± 53,667", "138,478 ± 6037"),
+        *("123,456.8 ± 12,345.7", "123,455.8", "9999.5 ± 40.0"),
+    ]
+
+
+def test_mujoco_task_of_the_paper_without_an_entry(mujoco_page: str) -> None:
+    paper = ["-42.95 ± 4.05", "-5.63 ± 0.22", "-7.78 ± 0.57"]
+    assert rows_of(mujoco_page, MUJOCO_TABLE, "Reacher-v4") == [["–", *paper, *["–"] * 6]]
+
+
+@pytest.mark.parametrize(
+    ("name", "score"), [("Swimmer-v4", ("120.0 ± 12.0", "119.0")), ("Ant-v5", ("4000.0 ± 400.0", "3999.0"))]
+)
+def test_mujoco_task_that_the_paper_does_not_have(
+    name: str, score: tuple[str, str], mujoco_page: str
+) -> None:
+    assert rows_of(mujoco_page, MUJOCO_TABLE, name) == [
+        [
+            f"{mujoco_link(name, 'one-step')}: k = 64, 1 inner step",
+            *("–", "–", "–", *score, "–", "1000 × 1", "6,000,000", "90.0 min"),
+        ]
+    ]
+
+
+def test_mujoco_is_not_among_the_other_tasks(mujoco_page: str) -> None:
+    assert [row[0] for row in table(mujoco_page, "## Other tasks")[2:]] == ["Pendulum-v1"]
+    evaluate = "python -m gym_taskdistill.evaluate Hopper-v4/few-step --learners alpha_c"
+    assert f"{evaluate} --agents 1000 --episodes 1 --seed 3" in mujoco_page.splitlines()
+
+
+def test_without_mujoco_there_is_no_section(root: Path) -> None:
+    assert MUJOCO_TABLE not in make_results.build(root)
+
+
 def test_control(root: Path, controls: Path, tmp_path: Path) -> None:
     heading = "## Control: fewer rows than k_min"
     page = make_results.build(root, controls)
@@ -222,7 +331,9 @@ def test_commands(root: Path) -> None:
 
 def test_same_zoo_same_bytes(root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    for one in reversed(ALL):
+    for one in MUJOCO:
+        zoo.save(one, root)
+    for one in reversed((*ALL, *MUJOCO)):
         zoo.save(one, other)
     assert make_results.build(root) == make_results.build(other)
 
