@@ -17,6 +17,7 @@ from gym_taskdistill.runs import use_threads
 BENCHMARKS = {
     "env": "env steps of CartPoleND beside Gymnasium's cart-poles",
     "ppmo": "training steps of PPMO beside SB3's PPO",
+    "mujoco": "the same on MuJoCo, with observation statistics",
     "inner_step": "training fresh agents in one step",
     "import": "importing the library",
     "demo": "the default training job, to its end",
@@ -31,6 +32,8 @@ def run(name: str) -> Report:
     """Run a benchmark by its name."""
     if name == "env":
         return _env_report()
+    if name == "mujoco":
+        return importlib.import_module("benchmarks.bench_ppmo").measure_mujoco()
     if name.startswith("demo"):
         n = name.removeprefix("demo")
         return importlib.import_module("benchmarks.bench_demo").measure(int(n) if n else None)

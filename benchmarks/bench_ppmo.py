@@ -14,36 +14,40 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from benchmarks import Report, at_least, best_seconds
+from benchmarks import Report, Row, at_least, best_seconds
 from gym_taskdistill import PPMO, recipes
+from gym_taskdistill.recipes import Recipe
 
 #: The recipe for two axes, with the env of one, which is SB3's CartPole-v1.
 RECIPE = replace(recipes.load("cartpole"), env_kwargs={"n": 1})
 
-#: Columns of envs and minibatch size. The inner step costs the same for a small minibatch as for a large one,
-#: SB3's updates do not, so the ratio grows with the minibatch: the recipe's own setting, and a large one.
-SMALL, LARGE = (RECIPE.n_envs, RECIPE.ppmo["batch_size"]), (64, 4096)
+#: The recipe's own setting, and one of large minibatches. The inner step costs the same for any minibatch, but
+#: SB3's updates do not, so the ratio grows with it.
+SMALL = RECIPE
+LARGE = RECIPE.override({"n_envs": 64, "batch_size": 4096})
+
+#: MuJoCo with 8 learners, as its recipes have it but for their 16.
+MUJOCO = [recipes.load(f"{name}-v4").override({"n_learners": 8}) for name in ("Hopper", "HalfCheetah")]
 ROUNDS, MIN_STEPS = 5, 16_384
 
 
-def rollout_size(setting: tuple[int, int]) -> int:
-    """Env steps of a meta-epoch."""
-    return setting[0] * int(RECIPE.ppmo["n_steps"])
+def vec_env(recipe: Recipe, backend: str) -> VecEnv:
+    """Make the recipe's columns of envs."""
+    env = recipe.task.make_vec_env(recipe.n_envs, backend=backend)
+    return VecNormalize(env) if recipe.normalize else env
 
 
-def ppmo(setting: tuple[int, int]) -> PPMO:
-    """Make PPMO as the cart-pole recipe says, for a single axis, but for the setting."""
-    n_envs, batch_size = setting
-    kwargs = {**RECIPE.ppmo_kwargs(), "batch_size": batch_size}
-    return PPMO(env=RECIPE.task.make_vec_env(n_envs), seed=0, device="cpu", **kwargs)
+def ppmo(recipe: Recipe) -> PPMO:
+    """Make PPMO as a recipe says."""
+    return PPMO(env=vec_env(recipe, recipe.backend), seed=0, device="cpu", **recipe.ppmo_kwargs())
 
 
-def sb3_ppo(env: VecEnv, setting: tuple[int, int]) -> PPO:
+def sb3_ppo(recipe: Recipe, env: VecEnv) -> PPO:
     """Make SB3's PPO with the same rollouts, minibatches and passes; its nets are 64-64 tanh too."""
-    same = {name: RECIPE.ppmo[name] for name in ("n_steps", "n_epochs", "ent_coef")}
-    return PPO("MlpPolicy", env, batch_size=setting[1], seed=0, device="cpu", **same)
+    same = {name: recipe.ppmo[name] for name in ("n_steps", "batch_size", "n_epochs", "ent_coef")}
+    return PPO("MlpPolicy", env, seed=0, device="cpu", **same)
 
 
 def learner(model: OnPolicyAlgorithm) -> Callable[[], None]:
@@ -85,9 +89,9 @@ class Stopwatch:
         self._since = now
 
 
-def profile(meta_epochs: int = 20) -> dict[str, float]:
+def profile(recipe: Recipe, meta_epochs: int = 10) -> dict[str, float]:
     """Measure the CPU seconds that each part of a meta-epoch takes, on average."""
-    model = ppmo(SMALL)
+    model = ppmo(recipe)
     learner(model)
     watch = Stopwatch()
     parts = [
@@ -110,7 +114,7 @@ def profile(meta_epochs: int = 20) -> dict[str, float]:
         one.start()
     try:
         watch.wrap(model.learn, "rest: minibatches, clipping, log")(
-            meta_epochs * rollout_size(SMALL), reset_num_timesteps=False
+            meta_epochs * recipe.n_envs * model.n_steps, reset_num_timesteps=False
         )
     finally:
         for one in patches:
@@ -119,26 +123,46 @@ def profile(meta_epochs: int = 20) -> dict[str, float]:
     return {part: seconds / meta_epochs for part, seconds in watch.seconds.items()}
 
 
-def measure() -> Report:
-    """Measure env steps per CPU second of training, and profile a meta-epoch."""
-    rows = []
-    for setting, target in ((LARGE, 2.0), (SMALL, None)):
-        n_envs, batch_size = setting
-        seconds = best_seconds(
-            learner(ppmo(setting)),
-            learner(sb3_ppo(make_vec_env("CartPole-v1", n_envs=n_envs), setting)),
-            learner(sb3_ppo(RECIPE.task.make_vec_env(n_envs), setting)),
-            rounds=ROUNDS,
-        )
-        ours, theirs, theirs_here = (MIN_STEPS / s for s in seconds)
-        name = f"PPMO, {n_envs} envs, batch {batch_size}"
-        rows += [
-            at_least(f"{name} / SB3 PPO, DummyVecEnv", ours, theirs, target, "steps/s"),
-            at_least(f"{name} / SB3 PPO, our vector env", ours, theirs_here, unit="steps/s"),
-        ]
-    parts = profile()
+def compare(recipe: Recipe, peer: VecEnv, peer_name: str, target: float | None) -> list[Row]:
+    """Measure env steps per CPU second of PPMO beside SB3's PPO: on the peer's envs, and on ours."""
+    here = vec_env(recipe, recipe.backend)
+    seconds = best_seconds(
+        learner(ppmo(recipe)),
+        learner(sb3_ppo(recipe, peer)),
+        learner(sb3_ppo(recipe, here)),
+        rounds=ROUNDS,
+    )
+    ours, theirs, theirs_here = (MIN_STEPS / s for s in seconds)
+    name = f"{recipe.env_id}, {recipe.n_envs} envs, batch {recipe.ppmo['batch_size']}: PPMO / SB3 PPO"
+    return [
+        at_least(f"{name}, {peer_name}", ours, theirs, target, "steps/s"),
+        at_least(f"{name}, same envs", ours, theirs_here, unit="steps/s"),
+    ]
+
+
+def profile_text(recipe: Recipe) -> str:
+    """Say where the time of a meta-epoch goes."""
+    parts = profile(recipe)
     total = sum(parts.values())
-    note = [f"A meta-epoch of PPMO, {rollout_size(SMALL)} env steps, takes {1000 * total:.0f} ms:"]
+    steps = recipe.n_envs * int(recipe.ppmo["n_steps"])
+    lines = [f"A meta-epoch of PPMO on {recipe.task}, {steps} env steps, takes {1000 * total:.0f} ms:"]
     for part, seconds in sorted(parts.items(), key=lambda item: -item[1]):
-        note.append(f"  {part:<52}{1000 * seconds:>7.1f} ms {seconds / total:>5.0%}")
-    return Report(rows, ["\n".join(note)])
+        lines.append(f"  {part:<52}{1000 * seconds:>7.1f} ms {seconds / total:>5.0%}")
+    return "\n".join(lines)
+
+
+def measure() -> Report:
+    """Measure the training of cart-pole, and profile it."""
+    rows = []
+    for recipe, target in ((LARGE, 2.0), (SMALL, None)):
+        peer = make_vec_env("CartPole-v1", n_envs=recipe.n_envs)
+        rows += compare(recipe, peer, "DummyVecEnv", target)
+    return Report(rows, [profile_text(SMALL)])
+
+
+def measure_mujoco() -> Report:
+    """Measure the training of MuJoCo's tasks, and profile one."""
+    rows = []
+    for recipe in MUJOCO:
+        rows += compare(recipe, vec_env(recipe, "gymnasium"), "DummyVecEnv", 2.0)
+    return Report(rows, [profile_text(MUJOCO[0])])

@@ -312,13 +312,21 @@ TABLE_1: dict[str, LearnerDistribution] = {
 NAMED_LEARNERS: dict[str, LearnerDistribution] = {
     **TABLE_1,
     # What the universal datasets are distilled over. One step: the initialisations of Table 1, the hard
-    # ones more often; its widths and depths keep Λ's initialisation and come for free. A few steps: all six
-    # columns, and in every batch both extremes of depth, the last to be learned.
+    # ones more often; its widths and depths keep Λ's initialisation and come for free. A few steps: these
+    # too, and in every batch the extremes, which are the last to be learned; what lies between follows.
     "inits": Mixture(
         tuple(TABLE_1[name] for name in ("alpha_c", "ortho_1", "xavier", "xavier_1")),
         weights=(1, 2, 2, 3),
     ),
-    "universal": Mixture((*TABLE_1.values(), MLP(depth=1), MLP(depth=6))),
+    "universal": Mixture(
+        (
+            *(TABLE_1[name] for name in ("xavier", "xavier_1", "random_h", "random_L")),
+            MLP(width=256),
+            MLP(depth=1),
+            MLP(depth=6),
+        ),
+        weights=(1, 1, 1, 1, 1, 2, 1),
+    ),
 }
 
 _FAMILIES: dict[str, type[LearnerDistribution]] = {"mlp": MLP, "mixture": Mixture}
