@@ -23,7 +23,7 @@ from gym_taskdistill.recipes import Recipe
 #: The recipe for two axes, with the env of one, which is SB3's CartPole-v1.
 RECIPE = replace(recipes.load("cartpole"), env_kwargs={"n": 1})
 
-#: The recipe's own setting, and one of large minibatches. The inner step costs the same for any minibatch, but
+#: The recipe's own setting, and one of large minibatches. The inner step costs the same for any one, but
 #: SB3's updates do not, so the ratio grows with it.
 SMALL = RECIPE
 LARGE = RECIPE.override({"n_envs": 64, "batch_size": 4096})
