@@ -68,3 +68,39 @@ def inner_step(
             params = torchopt.apply_updates(params, updates, inplace=False)
             rate = rate * lr_decay
     return learners.replace(params[:n_network_params]), None if log_std is None else params[-1]
+
+
+def log_std_pull(
+    inner_lr: Tensor | float,
+    n_outputs: int,
+    *,
+    inner_steps: int = 1,
+    momentum: float = 0.0,
+    lr_decay: float = 1.0,
+) -> Any:
+    """Return which fraction of its label a fresh learner's log standard deviation reaches.
+
+    The loss of the log standard deviation is quadratic and a fresh learner's is 0, so that it ends at this
+    factor times the label, whatever the label.
+
+    Args:
+        inner_lr: Learning rate, a number or a 0-d tensor.
+        n_outputs: Number of action dimensions.
+        inner_steps: As in `inner_step`.
+        momentum: As in `inner_step`.
+        lr_decay: As in `inner_step`.
+
+    Returns:
+        The factor, a number or a tensor as ``inner_lr`` is; ``2·lr / n_outputs`` for one step.
+
+    >>> log_std_pull(0.5, 2)
+    0.5
+    """
+    reached: Any = 0.0
+    velocity: Any = 0.0
+    rate: Any = inner_lr
+    for _ in range(inner_steps):
+        velocity = momentum * velocity + (reached - 1.0) * (2.0 / n_outputs)
+        reached = reached - rate * velocity
+        rate = rate * lr_decay
+    return reached

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gym_taskdistill.distill.action_distributions import n_outputs
 from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.distill.inner_step import log_std_pull
 from gym_taskdistill.distill.trained import TrainedLearners, encoder_state, train_learners
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import LearnerDistribution, Learners
@@ -94,20 +95,12 @@ class DistillationPolicy(BasePolicy):
         self._encoder_structure = encoder
         self.log_std: nn.Parameter | None = None
         if self.continuous:
-            # A fresh learner's log-std goes from 0 to a fraction of the label; see `inner_step`.
-            pull = 1.0
-            if self.fresh.params:
-                self.log_std = nn.Parameter(torch.ones(self.n_outputs, device=device))
-                pulled = self.train_learners(create_graph=False).log_std
-                assert pulled is not None
-                pull = pulled[0, 0].item()
-            if abs(pull) < 1e-6:
+            if abs(float(self._log_std_pull(inner_lr_init))) < 1e-6:
                 raise TaskDistillError(
                     f"inner_lr_init={inner_lr_init} with inner_steps={inner_steps} leaves every learner's "
                     "log standard deviation at 0; use a smaller inner_lr_init."
                 )
-            label = torch.full((self.n_outputs,), log_std_init / pull, device=device)
-            self.log_std = nn.Parameter(label)
+            self.log_std = nn.Parameter(torch.full((self.n_outputs,), log_std_init, device=device))
         self.critic = critic.sample(1, self.obs_shape, 1, generator).module()
 
     def _draw_encoder(self, generator: torch.Generator) -> Learners:
@@ -130,6 +123,27 @@ class DistillationPolicy(BasePolicy):
     def inner_lr(self) -> Tensor:
         """The inner learning rate, learned as its logarithm so that it stays positive."""
         return self.log_inner_lr.exp()
+
+    @property
+    def log_std_label(self) -> Tensor | None:
+        """The label that brings trained learners to `log_std`; ``None`` for discrete actions.
+
+        What is learned is the log standard deviation that acts, not its label: a learner comes only part of
+        the way to its label, a part that grows with the inner learning rate. Exploration would else fade as
+        the inner learning rate grows.
+        """
+        return None if self.log_std is None else self.log_std / self._log_std_pull(self.inner_lr)
+
+    def _log_std_pull(self, inner_lr: Tensor | float) -> Any:
+        if not self.fresh.params:
+            return 1.0  # nothing is trained: the label itself acts
+        return log_std_pull(
+            inner_lr,
+            self.n_outputs,
+            inner_steps=self.inner_steps,
+            momentum=self.inner_momentum,
+            lr_decay=self.inner_lr_decay,
+        )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the outer loop's parameters by group; the critic has its own optimiser."""
@@ -164,6 +178,8 @@ class DistillationPolicy(BasePolicy):
                 value = other[name]
                 if param is not None and value is not None:
                     param.copy_(value)
+            if self.log_std is not None:
+                self.log_std.mul_(self._log_std_pull(dataset.inner_lr))
 
     def sample_learners(self, generator: torch.Generator) -> None:
         """Draw M fresh learners, to stay fixed through a meta-epoch (Algorithm 1, line 2)."""
@@ -193,7 +209,7 @@ class DistillationPolicy(BasePolicy):
             inner_steps=self.inner_steps,
             momentum=self.inner_momentum,
             lr_decay=self.inner_lr_decay,
-            log_std_label=self.log_std,
+            log_std_label=self.log_std_label,
             create_graph=create_graph,
         )
 

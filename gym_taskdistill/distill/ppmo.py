@@ -67,7 +67,8 @@ class PPMO(OnPolicyAlgorithm):
             else spoil it before the critic knows what it is worth.
         inner_lr_learning_rate: Learning rate of the logarithm of the inner learning rate; ``None`` follows
             ``learning_rate``.
-        log_std_learning_rate: Learning rate of the log-std label; ``None`` follows ``learning_rate``.
+        log_std_learning_rate: Learning rate of the log standard deviation that trained learners have;
+            ``None`` follows ``learning_rate``.
         encoder_learning_rate: Learning rate of the encoder; ``None`` follows ``learning_rate``.
         n_steps: T, steps per env and meta-epoch.
         batch_size: Transitions per minibatch over all learners, M·b; must divide the rollout.
@@ -291,7 +292,7 @@ class PPMO(OnPolicyAlgorithm):
             inner_steps=self.inner_steps,
             inner_momentum=self.inner_momentum,
             inner_lr_decay=self.inner_lr_decay,
-            log_std=policy.log_std,
+            log_std=policy.log_std_label,
             encoder=encoder_state(policy.encoder),
             encoder_layers=self.encoder_layers,
             card=card,

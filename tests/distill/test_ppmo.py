@@ -380,10 +380,11 @@ def test_it_runs_on_continuous_actions() -> None:
     assert dataset.k == 4
     assert dataset.log_std is not None
     assert model.policy.log_std is not None
-    assert torch.equal(dataset.log_std, model.policy.log_std.detach())
     # One step from 0 on the label: 2 · lr · label / A.
+    reached = 2 * dataset.inner_lr * dataset.log_std / 1
+    torch.testing.assert_close(reached, model.policy.log_std.detach())
     logged = model.logger.name_to_value
-    std = torch.exp(2 * dataset.inner_lr * dataset.log_std / 1).item()
+    std = torch.exp(reached).item()
     assert logged["train/std"] == pytest.approx(std, rel=1e-5)
     assert logged["train/std"] != pytest.approx(np.exp(-0.5), rel=1e-4)
     assert logged["train/inner_lr"] == pytest.approx(dataset.inner_lr)
@@ -641,3 +642,22 @@ def test_the_critic_may_warm_up_first() -> None:
     assert not any(torch.equal(p, q) for p, q in zip(model.policy.critic.parameters(), critic, strict=True))
     model.learn(ROLLOUT, reset_num_timesteps=False)
     assert not torch.equal(model.dataset().x, start.x)
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_a_growing_inner_learning_rate_leaves_exploration_alone(inner_steps: int) -> None:
+    """The log standard deviation that acts is learned, not the label it comes from."""
+    env = vec_env("Pendulum-v1")
+    model = small(env, inner_steps=inner_steps, inner_momentum=0.5, inner_lr_init=0.02, log_std_init=-0.7)
+    with torch.no_grad():
+        model.policy.log_inner_lr += 1.0
+    trained = model.policy.train_learners(create_graph=True).log_std
+    assert trained is not None
+    torch.testing.assert_close(trained.detach(), torch.full((M, 1), -0.7))
+    (slope,) = torch.autograd.grad(trained.sum(), model.policy.log_inner_lr)
+    assert abs(slope.item()) < 1e-5
+    # A run that starts from the dataset has the same exploration.
+    other = small(env, inner_steps=inner_steps, inner_momentum=0.5, log_std_init=-0.1)
+    other.load_dataset(model.dataset())
+    assert other.policy.log_std is not None
+    torch.testing.assert_close(other.policy.log_std.detach(), torch.tensor([-0.7]))
