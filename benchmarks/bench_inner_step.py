@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -17,14 +18,20 @@ from gym_taskdistill import DistilledDataset, DistilledPolicy, zoo
 from gym_taskdistill.distill.card import Card, space_to_dict
 from gym_taskdistill.distill.inner_step import inner_step
 from gym_taskdistill.distill.trained import train_fresh_learners
-from gym_taskdistill.learners import ALPHA_C, Learners
+from gym_taskdistill.learners import (
+    ALPHA_C,
+    LearnerDistribution,
+    Learners,
+    gradients,
+    learner_distribution,
+)
 from gym_taskdistill.tasks import Task
 
 N_LEARNERS, N_OBS = 8, 128
 AGENT_LIMIT_MS = 20
 
 
-def dataset() -> DistilledDataset:
+def dataset(k: int = 3) -> DistilledDataset:
     """Make a dataset of the shapes that 2D cart-pole has in the zoo, with random values."""
     task = Task("CartPoleND-v0", {"n": 2})
     generator = torch.Generator().manual_seed(0)
@@ -35,27 +42,35 @@ def dataset() -> DistilledDataset:
         action_space=space_to_dict(task.action_space),
         learners=ALPHA_C.spec(),
     )
-    x, y = (torch.randn(3, size, generator=generator) for size in (8, 4))
+    x, y = (torch.randn(k, size, generator=generator) for size in (8, 4))
     return DistilledDataset(x=x, y=y, inner_lr=4.0, card=card)
 
 
 class MetaGradient:
-    """The gradient of an outer loss with respect to a dataset, through the step of M learners."""
+    """The gradient of an outer loss with respect to a dataset, through the steps of M learners."""
 
-    def __init__(self) -> None:
-        start = dataset()
+    def __init__(self, learners: LearnerDistribution = ALPHA_C, inner_steps: int = 1, k: int = 3) -> None:
+        self.inner_steps = inner_steps
+        start = dataset(k)
         generator = torch.Generator().manual_seed(1)
         self.x = start.x.clone().requires_grad_()
         self.y = start.y.clone().requires_grad_()
-        self.log_inner_lr = torch.tensor(math.log(start.inner_lr), requires_grad=True)
-        self.fresh = ALPHA_C.sample(N_LEARNERS, (8,), 4, generator)
+        self.log_inner_lr = torch.tensor(math.log(start.inner_lr if inner_steps == 1 else 0.1), requires_grad=True)
+        self.fresh = learners.sample(N_LEARNERS, (8,), 4, generator)
         self.obs = torch.randn(N_LEARNERS, N_OBS, 8, generator=generator)
 
     def stacked(self) -> tuple[Tensor, ...]:
         """All learners at once through TorchOpt, as PPMO does."""
         inner_lr = self.log_inner_lr.exp()
-        trained, _ = inner_step(self.fresh, self.x, self.y, inner_lr, create_graph=True)
+        trained, _ = inner_step(
+            self.fresh, self.x, self.y, inner_lr, inner_steps=self.inner_steps, create_graph=True
+        )
         return self._grad(trained(self.obs).square().mean(dim=(1, 2)).sum())
+
+    def by_autograd(self) -> tuple[Tensor, ...]:
+        """The same with autograd's own derivative of the inner gradient."""
+        with patch.object(gradients, "_is_perceptron", lambda stack: False):
+            return self.stacked()
 
     def looped(self) -> tuple[Tensor, ...]:
         """One learner after the other in plain PyTorch."""
@@ -140,5 +155,10 @@ def measure() -> Report:
             ratio >= 1,
         )
     )
+    few = MetaGradient(learner_distribution("universal"), inner_steps=10, k=64)
+    written, autograd = (1000 * s for s in best_seconds(few.stacked, few.by_autograd, rounds=10))
+    ratio = autograd / written
+    name = "meta-gradient, ten steps, mixed learners / autograd (speed-up)"
+    rows.append(Row(name, f"{written:.1f} ms", f"{autograd:.1f} ms", ratio, "≥ 1", ratio >= 1))
     notes = [] if entries else ["The zoo is empty: DistilledPolicy.from_zoo was not measured."]
     return Report(rows, notes)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import numbers
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -67,9 +67,6 @@ class Score:
     agent_means: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        means = as_plain(self.agent_means, "score.agent_means")
-        if not isinstance(means, list):
-            raise DatasetError("score.agent_means must be a list of numbers.")
         values = {
             "learners": as_str(self.learners, "score.learners"),
             "deterministic": as_bool(self.deterministic, "score.deterministic"),
@@ -80,7 +77,7 @@ class Score:
             "mean": as_float(self.mean, "score.mean"),
             "std": as_float(self.std, "score.std", minimum=0.0),
             "min": as_float(self.min, "score.min"),
-            "agent_means": tuple(round(as_float(m, "score.agent_means"), 2) for m in means),
+            "agent_means": tuple(round(m, 2) for m in _floats(self.agent_means, "score.agent_means")),
         }
         _set(self, values)
         if self.agent_means and len(self.agent_means) != self.n_agents:
@@ -377,6 +374,15 @@ def as_float(value: Any, where: str, *, minimum: float | None = None) -> float:
     if minimum is not None and value < minimum:
         raise DatasetError(f"{where} is {float(value)}, but must be at least {minimum}.")
     return float(value)
+
+
+def _floats(value: Any, where: str) -> Sequence[float]:
+    """Return finite numbers, or raise `DatasetError`; quick for the thousands that a zoo's cards hold."""
+    if not isinstance(value, list | tuple):
+        raise DatasetError(f"{where} must be a list of numbers.")
+    if all(type(number) is float for number in value) and math.isfinite(math.fsum(map(abs, value))):
+        return value
+    return [as_float(number, where) for number in value]
 
 
 def _shown(value: Any) -> str:

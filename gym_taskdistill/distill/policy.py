@@ -100,7 +100,7 @@ class DistillationPolicy(BasePolicy):
                     f"inner_lr_init={inner_lr_init} with inner_steps={inner_steps} leaves every learner's "
                     "log standard deviation at 0; use a smaller inner_lr_init."
                 )
-            self.log_std = nn.Parameter(torch.full((self.n_outputs,), log_std_init, device=device))
+            self.log_std = nn.Parameter(torch.full((self.n_outputs,), float(log_std_init), device=device))
         self.critic = critic.sample(1, self.obs_shape, 1, generator).module()
 
     def _draw_encoder(self, generator: torch.Generator) -> Learners:
