@@ -55,7 +55,9 @@ class MetaGradient:
         generator = torch.Generator().manual_seed(1)
         self.x = start.x.clone().requires_grad_()
         self.y = start.y.clone().requires_grad_()
-        self.log_inner_lr = torch.tensor(math.log(start.inner_lr if inner_steps == 1 else 0.1), requires_grad=True)
+        self.log_inner_lr = torch.tensor(
+            math.log(start.inner_lr if inner_steps == 1 else 0.1), requires_grad=True
+        )
         self.fresh = learners.sample(N_LEARNERS, (8,), 4, generator)
         self.obs = torch.randn(N_LEARNERS, N_OBS, 8, generator=generator)
 
