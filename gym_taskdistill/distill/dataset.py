@@ -35,6 +35,7 @@ from gym_taskdistill.distill.dataset_file import (
     read_file,
     readable,
 )
+from gym_taskdistill.distill.inner_step import STEP_SIZES
 from gym_taskdistill.errors import DatasetError, did_you_mean
 from gym_taskdistill.files import write_all
 
@@ -79,6 +80,7 @@ class DistilledDataset:
         inner_steps: Number of inner SGD steps on the whole dataset, at least 1.
         inner_momentum: Momentum of SGD over those steps, in [0, 1).
         inner_lr_decay: Factor on the inner learning rate from each of those steps to the next, in (0, 1].
+        inner_step_size: How long a step is, one of `STEP_SIZES`.
         log_std: Label of the learner's log standard deviation, shape ``(n_outputs,)``; only for
             continuous actions.
         obs_mean: Frozen observation mean, shape ``obs_shape``; None if observations are used raw.
@@ -98,6 +100,7 @@ class DistilledDataset:
     inner_steps: int = 1
     inner_momentum: float = 0.0
     inner_lr_decay: float = 1.0
+    inner_step_size: str = "constant"
     log_std: Tensor | None = None
     obs_mean: Tensor | None = None
     obs_var: Tensor | None = None
@@ -116,6 +119,7 @@ class DistilledDataset:
             "inner_steps": as_int(self.inner_steps, "inner_steps", minimum=1),
             "inner_momentum": _momentum(self.inner_momentum),
             "inner_lr_decay": _decay(self.inner_lr_decay),
+            "inner_step_size": _step_size(self.inner_step_size),
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {
@@ -170,7 +174,7 @@ class DistilledDataset:
             f"inner_lr={self.inner_lr:.4g}",
             f"inner_steps={self.inner_steps}",
         ]
-        parts += [f"{name}={getattr(self, name):.4g}" for name in self._unusual_scalars()]
+        parts += [f"{name}={value}" for name, value in self._unusual_scalars().items()]
         if self.log_std is not None:
             parts.append(f"log_std={tuple(self.log_std.shape)}")
         if self.obs_mean is not None:
@@ -352,7 +356,7 @@ class DistilledDataset:
             "card": self.card.to_dict(),
         }
 
-    def _unusual_scalars(self) -> dict[str, float]:
+    def _unusual_scalars(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in OPTIONAL_SCALARS}
         return {name: value for name, value in values.items() if value != OPTIONAL_SCALARS[name]}
 
@@ -454,6 +458,12 @@ def _decay(value: Any) -> float:
     if not 0 < number <= 1:
         raise DatasetError(f"inner_lr_decay is {number}, but must lie in (0, 1].")
     return number
+
+
+def _step_size(value: Any) -> str:
+    if value not in STEP_SIZES:
+        raise DatasetError(f"inner_step_size is {value!r}, but must be one of {', '.join(STEP_SIZES)}.")
+    return str(value)
 
 
 def _frozen(value: Any, where: str, device: torch.device | None) -> Tensor:

@@ -15,6 +15,9 @@ from torch import Tensor
 from gym_taskdistill.learners import Learners
 from gym_taskdistill.learners.gradients import mse_gradients
 
+#: How long a step is; see `inner_step`.
+STEP_SIZES = ("constant", "polyak")
+
 
 def inner_step(
     learners: Learners,
@@ -25,6 +28,7 @@ def inner_step(
     inner_steps: int = 1,
     momentum: float = 0.0,
     lr_decay: float = 1.0,
+    step_size: str = "constant",
     log_std: Tensor | None = None,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
@@ -43,6 +47,8 @@ def inner_step(
         inner_steps: Number of steps on the same batch; 1 is the paper.
         momentum: SGD's momentum, in [0, 1); it matters from the second step on.
         lr_decay: Factor on the learning rate from each step to the next, in (0, 1].
+        step_size: ``"constant"`` steps by the learning rate itself, ``"polyak"`` by the learning rate times
+            loss / ‖gradient‖², which makes one rate fit networks whose losses are steep and flat.
         log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
         log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
         create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``, ``y``,
@@ -60,7 +66,9 @@ def inner_step(
         optimizer = torchopt.sgd(schedule, momentum=momentum)
         state = optimizer.init(params)
         for _ in range(inner_steps):
-            grads = mse_gradients(learners.replace(params[:n_network_params]), x, y)
+            grads = mse_gradients(
+                learners.replace(params[:n_network_params]), x, y, polyak=step_size == "polyak"
+            )
             if log_std_label is not None:
                 grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))
             # TorchOpt works in place by default, which would cut the meta-gradient.

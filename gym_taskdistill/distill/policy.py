@@ -39,6 +39,7 @@ class DistillationPolicy(BasePolicy):
         inner_steps: Steps that each learner takes on the same rows.
         inner_momentum: SGD's momentum over those steps.
         inner_lr_decay: Factor on the inner learning rate from each step to the next.
+        inner_step_size: ``"constant"`` or ``"polyak"``.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
         x_std: Standard deviation of the normal from which the rows start.
@@ -64,6 +65,7 @@ class DistillationPolicy(BasePolicy):
         inner_steps: int,
         inner_momentum: float,
         inner_lr_decay: float,
+        inner_step_size: str,
         inner_lr_init: float,
         encoder_layers: int,
         x_std: float,
@@ -79,6 +81,7 @@ class DistillationPolicy(BasePolicy):
         self.n_learners = n_learners
         self.inner_steps = inner_steps
         self.inner_momentum, self.inner_lr_decay = inner_momentum, inner_lr_decay
+        self.inner_step_size = inner_step_size
         self.encoder_layers = encoder_layers
         self.n_outputs = n_outputs(action_space)
         self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
@@ -209,6 +212,7 @@ class DistillationPolicy(BasePolicy):
             inner_steps=self.inner_steps,
             momentum=self.inner_momentum,
             lr_decay=self.inner_lr_decay,
+            step_size=self.inner_step_size,
             log_std_label=self.log_std_label,
             create_graph=create_graph,
         )

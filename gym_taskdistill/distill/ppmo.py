@@ -30,6 +30,7 @@ from gym_taskdistill.distill import statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.card import Card, space_to_dict, versions
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
+from gym_taskdistill.distill.inner_step import STEP_SIZES
 from gym_taskdistill.distill.policy import DistillationPolicy
 from gym_taskdistill.distill.trained import TrainedLearners, encoder_state
 from gym_taskdistill.errors import TaskDistillError
@@ -85,6 +86,8 @@ class PPMO(OnPolicyAlgorithm):
         inner_momentum: Momentum of SGD over those steps. With the decay it brings networks whose losses are
             steep and networks whose losses are flat to the labels in the same few steps.
         inner_lr_decay: Factor on the inner learning rate from each of those steps to the next.
+        inner_step_size: ``"constant"``: a step is the inner learning rate times the gradient. ``"polyak"``:
+            times loss / ‖gradient‖² besides, each learner's own, so that one rate fits steep and flat losses.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
             them is direct-task learning, that is PPO.
@@ -131,6 +134,7 @@ class PPMO(OnPolicyAlgorithm):
         inner_steps: int = 1,
         inner_momentum: float = 0.0,
         inner_lr_decay: float = 1.0,
+        inner_step_size: str = "constant",
         inner_lr_init: float = 0.02,
         encoder_layers: int = 0,
         x_std: float = 1.0,
@@ -163,6 +167,7 @@ class PPMO(OnPolicyAlgorithm):
         self.target_kl = target_kl
         self.inner_steps = inner_steps
         self.inner_momentum, self.inner_lr_decay = inner_momentum, inner_lr_decay
+        self.inner_step_size = inner_step_size
         self.inner_lr_init = inner_lr_init
         self.encoder_layers = encoder_layers
         self.x_std, self.y_std = x_std, y_std
@@ -205,6 +210,7 @@ class PPMO(OnPolicyAlgorithm):
             "inner_steps": self.inner_steps,
             "inner_momentum": self.inner_momentum,
             "inner_lr_decay": self.inner_lr_decay,
+            "inner_step_size": self.inner_step_size,
             "inner_lr_init": self.inner_lr_init,
             "encoder_layers": self.encoder_layers,
             "x_std": self.x_std,
@@ -267,6 +273,10 @@ class PPMO(OnPolicyAlgorithm):
             raise TaskDistillError(f"inner_momentum must lie in [0, 1), but is {self.inner_momentum!r}.")
         if not 0 < self.inner_lr_decay <= 1:
             raise TaskDistillError(f"inner_lr_decay must lie in (0, 1], but is {self.inner_lr_decay!r}.")
+        if self.inner_step_size not in STEP_SIZES:
+            raise TaskDistillError(
+                f"inner_step_size must be one of {', '.join(STEP_SIZES)}, but is {self.inner_step_size!r}."
+            )
 
     def dataset(self) -> DistilledDataset:
         """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
@@ -292,6 +302,7 @@ class PPMO(OnPolicyAlgorithm):
             inner_steps=self.inner_steps,
             inner_momentum=self.inner_momentum,
             inner_lr_decay=self.inner_lr_decay,
+            inner_step_size=self.inner_step_size,
             log_std=policy.log_std_label,
             encoder=encoder_state(policy.encoder),
             encoder_layers=self.encoder_layers,

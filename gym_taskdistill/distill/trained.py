@@ -72,6 +72,7 @@ def train_learners(
     inner_steps: int = 1,
     momentum: float = 0.0,
     lr_decay: float = 1.0,
+    step_size: str = "constant",
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
 ) -> TrainedLearners:
@@ -86,6 +87,7 @@ def train_learners(
         inner_steps: Steps on the same batch.
         momentum: SGD's momentum.
         lr_decay: Factor on the learning rate from each step to the next.
+        step_size: One of `STEP_SIZES`.
         log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
         create_graph: Keep the graph back to the rows, the labels, the learning rate and the encoder.
 
@@ -108,6 +110,7 @@ def train_learners(
         inner_steps=inner_steps,
         momentum=momentum,
         lr_decay=lr_decay,
+        step_size=step_size,
         log_std=log_std,
         log_std_label=log_std_label,
         create_graph=create_graph,
@@ -149,6 +152,7 @@ def train_fresh_learners(
         inner_steps=dataset.inner_steps,
         momentum=dataset.inner_momentum,
         lr_decay=dataset.inner_lr_decay,
+        step_size=dataset.inner_step_size,
         log_std_label=dataset.log_std,
     )
 

@@ -19,23 +19,28 @@ from gym_taskdistill.learners.layers import Linear
 from gym_taskdistill.learners.learners import Learners, LearnerStack
 
 
-def mse_gradients(learners: Learners, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """Compute the gradient of every learner's ``mean((λ(x) - y)²)`` with respect to its parameters.
+def mse_gradients(learners: Learners, x: Tensor, y: Tensor, *, polyak: bool = False) -> tuple[Tensor, ...]:
+    """Compute the gradient of every learner's loss ``mean((λ(x) - y)²)`` with respect to its parameters.
 
     Args:
         learners: M learners with at least one layer.
         x: Rows that all of them see, shape ``(k, *in)``.
         y: Labels, shape ``(k, n_outputs)``.
+        polyak: Scale each learner's gradient g by its Polyak step size for a lowest loss of 0, loss / ‖g‖².
 
     Returns:
         The gradients, ordered and shaped as ``learners.params``. Where gradients are enabled they can be
         differentiated once more, with respect to the parameters, ``x`` and ``y``.
     """
-    return tuple(
-        grad
-        for stack in learners.stacks
-        for grad in (_perceptron if _is_perceptron(stack) else _autograd)(stack, x, y)
-    )
+    result: list[Tensor] = []
+    for stack in learners.stacks:
+        losses, *grads = (_perceptron if _is_perceptron(stack) else _autograd)(stack, x, y)
+        if polyak:
+            squares = torch.stack([grad.flatten(1).square().sum(1) for grad in grads]).sum(0)
+            steps = losses / (squares + torch.finfo(losses.dtype).tiny)
+            grads = [grad * steps.view(-1, *[1] * (grad.dim() - 1)) for grad in grads]
+        result += grads
+    return tuple(result)
 
 
 def _is_perceptron(stack: LearnerStack) -> bool:
@@ -47,9 +52,10 @@ def _autograd(stack: LearnerStack, x: Tensor, y: Tensor) -> Sequence[Tensor]:
     with torch.enable_grad():
         params = [p if p.requires_grad else p.detach().requires_grad_() for p in stack.params]
         outputs = LearnerStack(stack.layers, tuple(params), stack.size)(x.expand(stack.size, *x.shape))
+        losses = (outputs - y).square().mean(dim=(1, 2))
         # Summed over the learners, so that each gets its own gradient.
-        loss = (outputs - y).square().mean(dim=(1, 2)).sum()
-        return torch.autograd.grad(loss, params, create_graph=create_graph)
+        grads = torch.autograd.grad(losses.sum(), params, create_graph=create_graph)
+        return losses if create_graph else losses.detach(), *grads
 
 
 def _perceptron(stack: LearnerStack, x: Tensor, y: Tensor) -> Sequence[Tensor]:
@@ -82,7 +88,7 @@ def _times(a: Tensor, slope: Tensor | None) -> Tensor:
 
 
 class _PerceptronGradient(torch.autograd.Function):
-    """Back-propagation through a stack of perceptrons; features come before rows, ``(M, features, k)``."""
+    """Losses and gradient of a stack of perceptrons; features come before rows, ``(M, features, k)``."""
 
     @staticmethod
     def forward(
@@ -98,8 +104,10 @@ class _PerceptronGradient(torch.autograd.Function):
                 out.relu_()
             h.append(out)
         scale = 2.0 / y.numel()
+        errors = h[-1] - y.mT
+        losses = errors.square().mean(dim=(1, 2))
         slopes = [_slope(activation, out) for activation, out in zip(activations, h[1:], strict=True)]
-        delta = _times((h[-1] - y.mT).mul_(scale), slopes[-1])
+        delta = _times(errors.mul_(scale), slopes[-1])
         deltas, grads = [], []
         for i in reversed(range(len(weights))):
             deltas.append(delta)
@@ -108,16 +116,17 @@ class _PerceptronGradient(torch.autograd.Function):
                 delta = _times(torch.bmm(weights[i].mT, delta), slopes[i - 1])
         ctx.activations, ctx.scale = activations, scale
         ctx.n_layers = len(weights)
-        ctx.save_for_backward(*weights, *h, *reversed(deltas), *slopes)
-        return tuple(reversed(grads))
+        ctx.save_for_backward(*weights, *h, *reversed(deltas), *slopes, errors)
+        return losses, *reversed(grads)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        """Differentiate ⟨gradient, cotangents⟩.
+    def backward(ctx: Any, loss_cotangents: Tensor, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """Differentiate ⟨losses, their cotangents⟩ + ⟨gradient, its cotangents⟩.
 
-        Derivatives commute: it is the change of the loss's gradient when the parameters move along the
-        cotangents, which costs one more pass forth and back.
+        Derivatives commute: that of the second is the change of the losses' gradient when the parameters
+        move along the cotangents, which costs one more pass forth and back. That of the first joins on the
+        way back.
         """
         n = ctx.n_layers
         saved = ctx.saved_tensors
@@ -125,8 +134,9 @@ class _PerceptronGradient(torch.autograd.Function):
             saved[:n],
             saved[n : 2 * n + 1],
             saved[2 * n + 1 : 3 * n + 1],
-            saved[3 * n + 1 :],
+            saved[3 * n + 1 : 4 * n + 1],
         )
+        errors = saved[-1]
         v_weights, v_biases = cotangents[0::2], cotangents[1::2]
         # How outputs change when the parameters move along the cotangents.
         r_pre: list[Tensor] = []
@@ -140,7 +150,8 @@ class _PerceptronGradient(torch.autograd.Function):
             r_h.append(_times(change, slopes[i]))
         last = r_h[-1]
         assert last is not None
-        r_dh = last * ctx.scale  # change of the loss's derivative by the outputs
+        # Change of the loss's derivative by the outputs, and that derivative for the losses themselves.
+        r_dh = torch.addcmul(last * ctx.scale, loss_cotangents.view(-1, 1, 1), errors)
         need_params = ctx.needs_input_grad[3]
         grads: list[Tensor | None] = []
         y_grad = -r_dh.sum(0).mT if ctx.needs_input_grad[2] else None

@@ -335,6 +335,7 @@ def test_it_distils_cart_pole() -> None:
         ({"inner_steps": 0}, "inner_steps must be an integer >= 1"),
         ({"inner_momentum": 1.0}, "inner_momentum must lie in"),
         ({"inner_lr_decay": 0.0}, "inner_lr_decay must lie in"),
+        ({"inner_step_size": "newton"}, "inner_step_size must be one of"),
         ({"k": 0}, 'k must be an integer >= 1 or "k_min", but is 0'),
         ({"k": "k_max"}, "k must be an integer >= 1 or \"k_min\", but is 'k_max'"),
         ({"inner_lr_init": 0.0}, "inner_lr_init must be > 0"),

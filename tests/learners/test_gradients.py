@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -15,7 +16,7 @@ from gym_taskdistill.learners.layers import Linear
 
 K, OUTPUTS, M = 5, 3, 4
 architectures = pytest.mark.parametrize(
-    ("activation", "depth"), itertools.product(["tanh", "relu"], [0, 1, 3])
+    ("activation", "depth"), list(itertools.product(["tanh", "relu"], [0, 1, 3]))
 )
 observations = pytest.mark.parametrize("obs_shape", [(4,), (2, 3)], ids=str)
 
@@ -94,6 +95,35 @@ def test_the_gradient_and_its_derivative_equal_those_of_autograd(
             assert e.abs().max() > 1e-4
         for g, e in zip(torch.autograd.grad(probe(grads), inputs), second, strict=True):
             torch.testing.assert_close(g, e, atol=1e-13, rtol=1e-10)
+
+
+@architectures
+def test_polyak_steps_equal_those_of_autograd(activation: str, depth: int) -> None:
+    learners, (x, y) = sample(activation, depth), rows()
+    losses = (learners(x.unsqueeze(0)) - y).square().mean(dim=(1, 2))
+    plain = torch.autograd.grad(losses.sum(), learners.params, create_graph=True)
+    norms = sum(g.square().flatten(1).sum(1) for g in plain)
+    expected = [g * (losses / norms).view(-1, *[1] * (g.dim() - 1)) for g in plain]
+    inputs = (*learners.params, x, y)
+
+    def probe(grads: Sequence[Tensor]) -> Tensor:
+        return torch.stack([(g * torch.cos(3 * g)).sum() for g in grads]).sum()
+
+    second = torch.autograd.grad(probe(expected), inputs)
+    for version in (learners, opaque(learners)):
+        grads = mse_gradients(version, x, y, polyak=True)
+        for g, e in zip(grads, expected, strict=True):
+            torch.testing.assert_close(g, e, atol=1e-13, rtol=1e-10)
+        for g, e in zip(torch.autograd.grad(probe(grads), inputs), second, strict=True):
+            torch.testing.assert_close(g, e, atol=1e-12, rtol=1e-9)
+
+
+def test_at_the_labels_a_polyak_step_is_nothing() -> None:
+    learners, (x, _) = sample("tanh", 1), rows()
+    one = learners.replace([p[:1] for p in learners.params])
+    one = Learners([LearnerStack(one.stacks[0].layers, one.params, 1)])
+    grads = mse_gradients(one, x, one(x.unsqueeze(0))[0].detach(), polyak=True)
+    assert all(g.isfinite().all() and g.abs().max() < 1e-12 for g in grads)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
