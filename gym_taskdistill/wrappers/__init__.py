@@ -1,5 +1,6 @@
-"""Wrappers that show a raw env as a dataset sees it."""
+"""Wrappers that show a raw env as the learners of a dataset see it."""
 
+from gym_taskdistill.wrappers.encode import EncodeObservation
 from gym_taskdistill.wrappers.normalize import FrozenNormalizeObservation
 
-__all__ = ["FrozenNormalizeObservation"]
+__all__ = ["EncodeObservation", "FrozenNormalizeObservation"]
