@@ -11,9 +11,10 @@ import torch
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.trained import load_encoder
 from gym_taskdistill.learners import learner_distribution
+from gym_taskdistill.wrappers.normalize import FrozenNormalizeObservation
 
 
-class EncodeObservation(gym.ObservationWrapper[np.ndarray, Any, np.ndarray], gym.utils.RecordConstructorArgs):
+class EncodeObservation(FrozenNormalizeObservation):
     """Show observations as the learners of a dataset see them: normalised, then through its encoder.
 
     With an encoder of l layers the features are those of layer l (paper, Algorithm 2); any learner on top of
@@ -34,21 +35,16 @@ class EncodeObservation(gym.ObservationWrapper[np.ndarray, Any, np.ndarray], gym
     """
 
     def __init__(self, env: gym.Env[np.ndarray, Any], dataset: DistilledDataset) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self, dataset=dataset)
-        gym.ObservationWrapper.__init__(self, env)
-        dataset.check_env(env)
-        self.dataset = dataset.to("cpu")
+        super().__init__(env, dataset)
         self.encoder = load_encoder(self.dataset, learner_distribution(dataset.card.learners))
-        shape = self._encode(np.zeros(dataset.obs_shape, dtype=np.float32)).shape
+        shape = self.observation(np.zeros(dataset.obs_shape, dtype=np.float32)).shape
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """Encode one observation."""
-        return self._encode(observation)
-
-    def _encode(self, observation: np.ndarray) -> np.ndarray:
-        obs = torch.as_tensor(np.asarray(observation), dtype=torch.float32)
+        normalized = super().observation(observation)
+        if not self.encoder.params:
+            return normalized
         with torch.no_grad():
-            batch = self.dataset.normalize(obs).view(1, 1, *self.dataset.obs_shape)
-            features: np.ndarray = (self.encoder(batch) if self.encoder.params else batch)[0, 0].numpy()
+            features: np.ndarray = self.encoder(torch.as_tensor(normalized)[None, None])[0, 0].numpy()
         return features
