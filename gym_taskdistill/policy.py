@@ -177,16 +177,14 @@ class DistilledPolicy:
             A module that maps ``(n, *obs_shape)`` to action logits or means ``(n, n_outputs)``.
         """
         parts: list[nn.Module] = []
-        if self.dataset.obs_mean is not None:
+        if self.dataset.obs_mean is not None or self.dataset.has_images:
             parts.append(ObservationNormalization(self.dataset))
-        if self.trained.encoder.params:
-            parts.extend(self.trained.encoder.module())
-        parts.extend(self.trained.learners.module(index))
+        parts.extend(self.trained.module(index))
         return nn.Sequential(*parts)
 
 
 class ObservationNormalization(nn.Module):
-    """A dataset's frozen observation statistics as a module.
+    """A dataset's scaling of images and its frozen observation statistics, as a module.
 
     Args:
         dataset: The dataset that carries them.
@@ -197,14 +195,15 @@ class ObservationNormalization(nn.Module):
 
     def __init__(self, dataset: DistilledDataset) -> None:
         super().__init__()
-        assert dataset.obs_mean is not None and dataset.obs_var is not None
-        self.register_buffer("mean", dataset.obs_mean.clone())
-        self.register_buffer("std", (dataset.obs_var + 1e-8).sqrt())
+        mean, var = dataset.obs_mean, dataset.obs_var
+        self.register_buffer("mean", torch.zeros(()) if mean is None else mean.clone())
+        self.register_buffer("std", torch.ones(()) if var is None else (var + 1e-8).sqrt())
         self.clip_obs = float("inf") if dataset.clip_obs is None else dataset.clip_obs
+        self.unit = 255.0 if dataset.has_images else 1.0
 
     def forward(self, obs: Tensor) -> Tensor:
         """Normalise and clip observations ``(n, *obs_shape)``."""
-        return ((obs - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
+        return ((obs / self.unit - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
 
 
 def _space(plain: dict[str, Any]) -> spaces.Space[Any]:

@@ -275,6 +275,15 @@ def space_to_dict(space: gym.Space[Any], *, bounds: bool = False) -> dict[str, A
     )
 
 
+def is_image(space: Mapping[str, Any]) -> bool:
+    """Tell whether a described space is one of images: three dimensions of bytes.
+
+    >>> is_image(space_to_dict(gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)))
+    True
+    """
+    return space["type"] == "Box" and len(space["shape"]) == 3 and space["dtype"] == "uint8"
+
+
 def as_space_dict(value: Any, where: str) -> dict[str, Any]:
     """Check a description made by `space_to_dict`, and return its copy.
 

@@ -23,6 +23,7 @@ from gym_taskdistill.distill.card import (
     as_int,
     as_plain,
     bare_id,
+    is_image,
     space_to_dict,
 )
 from gym_taskdistill.distill.dataset_file import (
@@ -73,7 +74,8 @@ class DistilledDataset:
     equal bit by bit, wherever it lies.
 
     Attributes:
-        x: Synthetic observations, shape ``(k, *obs_shape)``, in normalised observation units.
+        x: Synthetic observations, shape ``(k, *obs_shape)``, in normalised observation units: where
+            observations are images (three dimensions of bytes), those of images scaled to [0, 1].
         y: Soft labels, shape ``(k, n_outputs)``: logits of discrete actions, or action means.
         inner_lr: Learned learning rate of the inner SGD step, above 0.
         card: Provenance, spaces and scores.
@@ -81,9 +83,10 @@ class DistilledDataset:
         inner_momentum: Momentum of SGD over those steps, in [0, 1).
         inner_lr_decay: Factor on the inner learning rate from each of those steps to the next, in (0, 1].
         inner_step_size: How long a step is, one of `STEP_SIZES`.
+        inner_lr_hidden: Factor on the inner learning rate in all layers but the last, above 0.
         log_std: Label of the learner's log standard deviation, shape ``(n_outputs,)``; only for
             continuous actions.
-        obs_mean: Frozen observation mean, shape ``obs_shape``; None if observations are used raw.
+        obs_mean: Frozen observation mean, shape ``obs_shape``, of scaled images; None for no statistics.
         obs_var: Frozen observation variance, shape ``obs_shape``, at least 0.
         clip_obs: Bound on the magnitude of normalised observations, above 0; None means unbounded.
         encoder: State dict of the shared layers ``[0, encoder_layers)``.
@@ -101,6 +104,7 @@ class DistilledDataset:
     inner_momentum: float = 0.0
     inner_lr_decay: float = 1.0
     inner_step_size: str = "constant"
+    inner_lr_hidden: float = 1.0
     log_std: Tensor | None = None
     obs_mean: Tensor | None = None
     obs_var: Tensor | None = None
@@ -120,6 +124,7 @@ class DistilledDataset:
             "inner_momentum": _momentum(self.inner_momentum),
             "inner_lr_decay": _decay(self.inner_lr_decay),
             "inner_step_size": _step_size(self.inner_step_size),
+            "inner_lr_hidden": _positive(self.inner_lr_hidden, "inner_lr_hidden"),
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {
@@ -149,6 +154,11 @@ class DistilledDataset:
     def obs_shape(self) -> tuple[int, ...]:
         """Shape of one observation."""
         return tuple(self.x.shape[1:])
+
+    @property
+    def has_images(self) -> bool:
+        """Whether observations are images, which are scaled from bytes to [0, 1]."""
+        return is_image(self.card.observation_space)
 
     @property
     def digest(self) -> str:
@@ -200,17 +210,19 @@ class DistilledDataset:
         return self.replace(x=self.x.to(device))  # the other tensors follow x
 
     def normalize(self, obs: Tensor) -> Tensor:
-        """Apply the frozen observation statistics.
+        """Scale images from bytes to [0, 1], then apply the frozen observation statistics.
 
         Args:
             obs: Raw observations, shape ``(..., *obs_shape)``, on the dataset's device.
 
         Returns:
-            Normalised observations of the same shape, or ``obs`` itself if there are no statistics.
+            Normalised observations of the same shape, or ``obs`` itself if there is nothing to do.
 
         Raises:
             DatasetError: If the last dimensions are not ``obs_shape``.
         """
+        if self.has_images:
+            obs = obs / 255.0
         if self.obs_mean is None or self.obs_var is None:
             return obs
         # Broadcasting would quietly accept some wrong shapes.

@@ -25,7 +25,12 @@ from gym_taskdistill.errors import DatasetError
 
 FORMAT = "gym-taskdistill"
 SCALARS = ("inner_lr", "inner_steps", "clip_obs", "encoder_layers")
-OPTIONAL_SCALARS = {"inner_momentum": 0.0, "inner_lr_decay": 1.0, "inner_step_size": "constant"}
+OPTIONAL_SCALARS = {
+    "inner_momentum": 0.0,
+    "inner_lr_decay": 1.0,
+    "inner_step_size": "constant",
+    "inner_lr_hidden": 1.0,
+}
 """Scalars that a file names only where they differ from these; older files do not know them."""
 
 DATASET_FILE = "dataset.safetensors"

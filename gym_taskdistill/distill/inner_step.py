@@ -29,6 +29,7 @@ def inner_step(
     momentum: float = 0.0,
     lr_decay: float = 1.0,
     step_size: str = "constant",
+    lr_hidden: Tensor | float = 1.0,
     log_std: Tensor | None = None,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
@@ -49,10 +50,11 @@ def inner_step(
         lr_decay: Factor on the learning rate from each step to the next, in (0, 1].
         step_size: ``"constant"`` steps by the learning rate itself, ``"polyak"`` by the learning rate times
             loss / ‖gradient‖², which makes one rate fit networks whose losses are steep and flat.
+        lr_hidden: Factor on the learning rate in all layers but the last, a number or a 0-d tensor.
         log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
         log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
         create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``, ``y``,
-            ``inner_lr`` and ``log_std_label``.
+            ``inner_lr``, ``lr_hidden`` and ``log_std_label``.
 
     Returns:
         The trained learners and their log standard deviations (``None`` for discrete actions).
@@ -67,7 +69,11 @@ def inner_step(
         state = optimizer.init(params)
         for _ in range(inner_steps):
             grads = mse_gradients(
-                learners.replace(params[:n_network_params]), x, y, polyak=step_size == "polyak"
+                learners.replace(params[:n_network_params]),
+                x,
+                y,
+                polyak=step_size == "polyak",
+                hidden=lr_hidden,
             )
             if log_std_label is not None:
                 grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from gym_taskdistill.distill.action_distributions import n_outputs
+from gym_taskdistill.distill.card import is_image, space_to_dict
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.inner_step import log_std_pull
-from gym_taskdistill.distill.trained import TrainedLearners, encoder_state, train_learners
+from gym_taskdistill.distill.trained import TrainedLearners, encode, encoder_state, train_learners
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.learners import LearnerDistribution, Learners
+from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Learners
+from gym_taskdistill.learners.layers import Linear
 
 #: Parameters of the outer loop that have a learning rate of their own.
 PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "encoder")
@@ -40,12 +43,17 @@ class DistillationPolicy(BasePolicy):
         inner_momentum: SGD's momentum over those steps.
         inner_lr_decay: Factor on the inner learning rate from each step to the next.
         inner_step_size: ``"constant"`` or ``"polyak"``.
+        inner_lr_hidden: Start of the learned factor on the inner learning rate in all layers but the last;
+            ``None`` for no such factor.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
         x_std: Standard deviation of the normal from which the rows start.
         y_std: Standard deviation of the normal from which the labels start.
         log_std_init: Start of the log standard deviation that trained learners have (continuous actions).
-        critic: Distribution from which the critic V_ψ is drawn, once.
+        critic: Distribution from which the critic V_ψ is drawn, once; ``None`` for the actor's shape: a CNN
+            for images, else an MLP, with a last layer of gain 1 as in SB3.
+        share_features_extractor: The critic reads the features of the encoder, which learns from both.
+        mixed_precision: Compute features of observations in bfloat16.
         generator: Source of randomness for the start values.
 
     Raises:
@@ -66,12 +74,15 @@ class DistillationPolicy(BasePolicy):
         inner_momentum: float,
         inner_lr_decay: float,
         inner_step_size: str,
+        inner_lr_hidden: float | None,
         inner_lr_init: float,
         encoder_layers: int,
         x_std: float,
         y_std: float,
         log_std_init: float,
-        critic: LearnerDistribution,
+        critic: LearnerDistribution | None,
+        share_features_extractor: bool,
+        mixed_precision: bool,
         generator: torch.Generator,
     ) -> None:
         super().__init__(observation_space, action_space)
@@ -91,6 +102,9 @@ class DistillationPolicy(BasePolicy):
         self.x = nn.Parameter(x_std * torch.randn(k, *self.obs_shape, generator=generator, device=device))
         self.y = nn.Parameter(y_std * torch.randn(k, self.n_outputs, generator=generator, device=device))
         self.log_inner_lr = nn.Parameter(torch.tensor(math.log(inner_lr_init), device=device))
+        self.log_lr_hidden: nn.Parameter | None = None
+        if inner_lr_hidden is not None:
+            self.log_lr_hidden = nn.Parameter(torch.tensor(math.log(inner_lr_hidden), device=device))
         self.encoder_params = nn.ParameterList()
         encoder = self._draw_encoder(generator)
         self.sample_learners(generator)
@@ -104,7 +118,46 @@ class DistillationPolicy(BasePolicy):
                     "log standard deviation at 0; use a smaller inner_lr_init."
                 )
             self.log_std = nn.Parameter(torch.full((self.n_outputs,), float(log_std_init), device=device))
-        self.critic = critic.sample(1, self.obs_shape, 1, generator).module()
+        self.is_image = is_image(space_to_dict(observation_space))
+        self.mixed_precision = mixed_precision
+        #: Layers [0, trunk) of the encoder, whose features are computed once for actor and critic.
+        self.trunk = self._trunk(share_features_extractor)
+        self.critic = self._draw_critic(critic, share_features_extractor, generator)
+
+    def _trunk(self, shared: bool) -> int:
+        if not shared:
+            return self.encoder_layers
+        n_layers = len(self.learner_distribution.layers(self.obs_shape, self.n_outputs))
+        trunk = min(self.encoder_layers, n_layers - 1)
+        if trunk < 1:
+            raise TaskDistillError(
+                f"share_features_extractor needs an encoder, but encoder_layers={self.encoder_layers} of "
+                f"{n_layers}; use encoder_layers >= 1, or a critic of its own."
+            )
+        return trunk
+
+    def _draw_critic(
+        self, critic: LearnerDistribution | None, shared: bool, generator: torch.Generator
+    ) -> nn.Sequential:
+        if critic is None:
+            critic = CNN(last_gain=1.0) if self.is_image else MLP(last_gain=1.0)
+            if isinstance(self.learner_distribution, CNN) or shared:
+                critic = _with_critics_last_layer(self.learner_distribution, critic)
+        part = slice(self.trunk if shared else 0, None)
+        self.share_features_extractor = shared
+        if (
+            shared
+            and critic.layers(self.obs_shape, 1)[: self.trunk]
+            != (self.learner_distribution.layers(self.obs_shape, self.n_outputs)[: self.trunk])
+        ):
+            raise TaskDistillError(
+                f"The critic {critic!r} cannot read the encoder's features: its first {self.trunk} layers "
+                f"are not those of {self.learner_distribution!r}."
+            )
+        module = critic.sample(1, self.obs_shape, 1, generator, part).module()
+        # Features of a convolution are maps; a fully connected layer that follows it wants them flat.
+        flat = shared and isinstance(critic.layers(self.obs_shape, 1)[self.trunk], Linear)
+        return nn.Sequential(nn.Flatten(), *module) if flat else module
 
     def _draw_encoder(self, generator: torch.Generator) -> Learners:
         if self.encoder_layers:
@@ -126,6 +179,11 @@ class DistillationPolicy(BasePolicy):
     def inner_lr(self) -> Tensor:
         """The inner learning rate, learned as its logarithm so that it stays positive."""
         return self.log_inner_lr.exp()
+
+    @property
+    def inner_lr_hidden(self) -> Tensor | float:
+        """The factor on the inner learning rate in all layers but the last; 1 where it is not learned."""
+        return 1.0 if self.log_lr_hidden is None else self.log_lr_hidden.exp()
 
     @property
     def log_std_label(self) -> Tensor | None:
@@ -152,7 +210,7 @@ class DistillationPolicy(BasePolicy):
         """Return the outer loop's parameters by group; the critic has its own optimiser."""
         return {
             "dataset": [self.x, self.y],
-            "inner_lr": [self.log_inner_lr],
+            "inner_lr": [self.log_inner_lr, *([] if self.log_lr_hidden is None else [self.log_lr_hidden])],
             "log_std": [] if self.log_std is None else [self.log_std],
             "encoder": list(self.encoder_params),
         }
@@ -175,8 +233,14 @@ class DistillationPolicy(BasePolicy):
                     f"The run cannot start from {dataset!r}: its {name} has shape {theirs}, but the "
                     f"settings ask for {mine}."
                 )
+        if self.log_lr_hidden is None and dataset.inner_lr_hidden != 1:
+            raise TaskDistillError(
+                f"The run cannot start from {dataset!r}: set inner_lr_hidden, which that dataset has."
+            )
         with torch.no_grad():
             self.log_inner_lr.fill_(math.log(dataset.inner_lr))
+            if self.log_lr_hidden is not None:
+                self.log_lr_hidden.fill_(math.log(dataset.inner_lr_hidden))
             for name, param in own.items():
                 value = other[name]
                 if param is not None and value is not None:
@@ -213,6 +277,7 @@ class DistillationPolicy(BasePolicy):
             momentum=self.inner_momentum,
             lr_decay=self.inner_lr_decay,
             step_size=self.inner_step_size,
+            lr_hidden=self.inner_lr_hidden,
             log_std_label=self.log_std_label,
             create_graph=create_graph,
         )
@@ -228,14 +293,42 @@ class DistillationPolicy(BasePolicy):
             Values, log-probabilities and entropies, each ``(M, b)``; the last two with the graph through
             the inner step.
         """
-        distribution = self.train_learners(create_graph=True).action_distribution(obs)
-        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+        obs = self.preprocess(obs)
+        features = self.features(obs)
+        distribution = self.train_learners(create_graph=True).act(features, self.trunk)
+        return self.values(obs, features), distribution.log_prob(actions), distribution.entropy()
+
+    def preprocess(self, obs: Tensor) -> Tensor:
+        """Scale images from bytes to [0, 1]; other observations pass as they are."""
+        return obs / 255.0 if self.is_image else obs
+
+    def features(self, obs: Tensor) -> Tensor:
+        """Run the trunk of the encoder over preprocessed observations ``(M, b, *obs_shape)``."""
+        trunk = self.encoder.part(slice(0, self.trunk))
+        if not self.mixed_precision:
+            return encode(trunk, obs)
+        with self._autocast():
+            return encode(trunk, obs).float()
+
+    def values(self, obs: Tensor, features: Tensor) -> Tensor:
+        """Return the critic's values V_ψ, ``(M, b)``, of preprocessed observations or of their features."""
+        inputs = features if self.share_features_extractor else obs
+        if self.mixed_precision and inputs is obs:
+            with self._autocast():
+                values = self.critic(inputs.flatten(0, 1)).float()
+        else:
+            values = self.critic(inputs.flatten(0, 1))
+        return values.view(inputs.shape[:2])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.x.device.type, torch.bfloat16)
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
-        """Return the critic's values V_ψ of observations ``(..., *obs_shape)``, shape ``(...)``."""
+        """Return the critic's values V_ψ of raw observations ``(..., *obs_shape)``, shape ``(...)``."""
         assert isinstance(obs, Tensor)
-        values: Tensor = self.critic(obs.flatten(-len(self.obs_shape))).squeeze(-1)
-        return values
+        batch = self.preprocess(obs.reshape(1, -1, *self.obs_shape))
+        features = self.features(batch) if self.share_features_extractor else batch
+        return self.values(batch, features).reshape(obs.shape[: obs.dim() - len(self.obs_shape)])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Not used: PPMO trains learners once per rollout, not once per step."""
@@ -250,13 +343,20 @@ class DistillationPolicy(BasePolicy):
             obs = observation.unflatten(0, (self.n_learners, rows // self.n_learners))
         else:
             obs = observation.unsqueeze(0).expand(self.n_learners, *observation.shape)
-        distribution = trained.action_distribution(obs)
+        distribution = trained.action_distribution(self.preprocess(obs))
         if deterministic:
             actions = distribution.mode()
         else:
             generator = torch.Generator(self.x.device).manual_seed(int(torch.randint(2**31, ()).item()))
             actions = distribution.sample(generator)
         return actions.flatten(0, 1)[:rows]
+
+
+def _with_critics_last_layer(
+    learners: LearnerDistribution, otherwise: LearnerDistribution
+) -> LearnerDistribution:
+    """Return the learners' own family with a last layer of gain 1, where it is one of the built-in ones."""
+    return replace(learners, last_gain=1.0) if isinstance(learners, CNN | MLP) else otherwise
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:

@@ -35,12 +35,9 @@ from gym_taskdistill.distill.policy import DistillationPolicy
 from gym_taskdistill.distill.trained import TrainedLearners, encoder_state
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
-from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
+from gym_taskdistill.learners import LearnerDistribution, learner_distribution
 
 SelfPPMO = TypeVar("SelfPPMO", bound="PPMO")
-
-#: Where the critic comes from by default: the actor's shape, last layer 1, as in SB3.
-CRITIC = MLP(last_gain=1.0)
 
 #: What names a learner distribution: a name, a plain description, or the distribution itself.
 LearnersArg = str | Mapping[str, Any] | LearnerDistribution
@@ -88,13 +85,21 @@ class PPMO(OnPolicyAlgorithm):
         inner_lr_decay: Factor on the inner learning rate from each of those steps to the next.
         inner_step_size: ``"constant"``: a step is the inner learning rate times the gradient. ``"polyak"``:
             times loss / ‖gradient‖² besides, each learner's own, so that one rate fits steep and flat losses.
+        inner_lr_hidden: Learn a factor on the inner learning rate in all layers but the last, from this
+            start; ``None`` for one rate everywhere, as in the paper. A small one leaves the hidden layers as
+            they are drawn, so that large labels can drown what a fresh output layer says.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
             them is direct-task learning, that is PPO.
         x_std: Standard deviation of the rows at the start, which are normal; the paper's is 1.
         y_std: Standard deviation of the labels at the start, which are normal; the paper's is 1.
         log_std_init: Log standard deviation of trained learners at the start (continuous actions).
-        critic: Distribution from which the critic is drawn.
+        critic: Distribution from which the critic is drawn; ``None`` for the actor's shape (a CNN for images,
+            else an MLP) with a last layer of gain 1, as in SB3.
+        share_features_extractor: The critic reads the encoder's features instead of observations, and the
+            encoder learns from both, as in SB3; needs ``encoder_layers >= 1``.
+        mixed_precision: Compute the features of observations in bfloat16: two to three times faster
+            convolutions on CPUs and GPUs that have it.
         stats_window_size: Episodes in the logged averages.
         tensorboard_log: Folder for TensorBoard; ``None`` for none.
         verbose: SB3's verbosity.
@@ -135,12 +140,15 @@ class PPMO(OnPolicyAlgorithm):
         inner_momentum: float = 0.0,
         inner_lr_decay: float = 1.0,
         inner_step_size: str = "constant",
+        inner_lr_hidden: float | None = None,
         inner_lr_init: float = 0.02,
         encoder_layers: int = 0,
         x_std: float = 1.0,
         y_std: float = 1.0,
         log_std_init: float = 0.0,
-        critic: LearnersArg = CRITIC,
+        critic: LearnersArg | None = None,
+        share_features_extractor: bool = False,
+        mixed_precision: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         verbose: int = 0,
@@ -149,7 +157,9 @@ class PPMO(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         self.learners = learner_distribution(learners)
-        self.critic = learner_distribution(critic)
+        self.critic = None if critic is None else learner_distribution(critic)
+        self.share_features_extractor = share_features_extractor
+        self.mixed_precision = mixed_precision
         self.k = k
         self.n_learners = n_learners
         self.critic_learning_rate = critic_learning_rate
@@ -168,6 +178,7 @@ class PPMO(OnPolicyAlgorithm):
         self.inner_steps = inner_steps
         self.inner_momentum, self.inner_lr_decay = inner_momentum, inner_lr_decay
         self.inner_step_size = inner_step_size
+        self.inner_lr_hidden = inner_lr_hidden
         self.inner_lr_init = inner_lr_init
         self.encoder_layers = encoder_layers
         self.x_std, self.y_std = x_std, y_std
@@ -211,12 +222,15 @@ class PPMO(OnPolicyAlgorithm):
             "inner_momentum": self.inner_momentum,
             "inner_lr_decay": self.inner_lr_decay,
             "inner_step_size": self.inner_step_size,
+            "inner_lr_hidden": self.inner_lr_hidden,
             "inner_lr_init": self.inner_lr_init,
             "encoder_layers": self.encoder_layers,
             "x_std": self.x_std,
             "y_std": self.y_std,
             "log_std_init": self.log_std_init,
             "critic": self.critic,
+            "share_features_extractor": self.share_features_extractor,
+            "mixed_precision": self.mixed_precision,
             "generator": self.generator,
         }
         super()._setup_model()
@@ -269,6 +283,8 @@ class PPMO(OnPolicyAlgorithm):
             )
         if not self.inner_lr_init > 0:
             raise TaskDistillError(f"inner_lr_init must be > 0, but is {self.inner_lr_init!r}.")
+        if self.inner_lr_hidden is not None and not self.inner_lr_hidden > 0:
+            raise TaskDistillError(f"inner_lr_hidden must be > 0, but is {self.inner_lr_hidden!r}.")
         if not 0 <= self.inner_momentum < 1:
             raise TaskDistillError(f"inner_momentum must lie in [0, 1), but is {self.inner_momentum!r}.")
         if not 0 < self.inner_lr_decay <= 1:
@@ -303,6 +319,7 @@ class PPMO(OnPolicyAlgorithm):
             inner_momentum=self.inner_momentum,
             inner_lr_decay=self.inner_lr_decay,
             inner_step_size=self.inner_step_size,
+            inner_lr_hidden=float(torch.as_tensor(policy.inner_lr_hidden).detach()),
             log_std=policy.log_std_label,
             encoder=encoder_state(policy.encoder),
             encoder_layers=self.encoder_layers,
@@ -453,11 +470,17 @@ class PPMO(OnPolicyAlgorithm):
         rollout_buffer.reset()
         box = self.action_space if isinstance(self.action_space, spaces.Box) else None
         truncations: list[tuple[int, int, np.ndarray]] = []
+        evaluations: list[tuple[Tensor, Tensor]] = []
         with torch.inference_mode():
             for step in range(n_rollout_steps):
                 assert isinstance(self._last_obs, np.ndarray) and self._last_episode_starts is not None
                 obs = self._to_tensor(self._last_obs).unflatten(0, (self.n_learners, -1))
-                sampled = trained.action_distribution(obs).sample(self.generator)
+                obs = self.policy.preprocess(obs)
+                features = self.policy.features(obs)
+                distribution = trained.act(features, self.policy.trunk)
+                sampled = distribution.sample(self.generator)
+                if self.policy.is_image:  # too much to look at twice
+                    evaluations.append((distribution.log_prob(sampled), self.policy.values(obs, features)))
                 actions = sampled.flatten(0, 1).cpu().numpy()
                 env_actions = actions if box is None else np.clip(actions, box.low, box.high)
                 new_obs, rewards, dones, infos = env.step(env_actions)
@@ -473,7 +496,7 @@ class PPMO(OnPolicyAlgorithm):
                             truncations.append((step, int(i), infos[i]["terminal_observation"]))
                 self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
-            self._complete(rollout_buffer, trained, truncations)
+            self._complete(rollout_buffer, trained, truncations, evaluations)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -483,14 +506,24 @@ class PPMO(OnPolicyAlgorithm):
         buffer: LearnerRolloutBuffer,
         trained: TrainedLearners,
         truncations: list[tuple[int, int, np.ndarray]],
+        evaluations: list[tuple[Tensor, Tensor]],
     ) -> None:
         """Fill in log-probabilities and values, bootstrap truncated episodes, and compute advantages."""
-        obs = buffer.by_learner(buffer.observations)
-        log_probs = trained.action_distribution(obs).log_prob(buffer.by_learner(buffer.actions))
-        values = self.policy.predict_values(obs)
+        if evaluations:
+            log_probs, values = (torch.stack(results, dim=1) for results in zip(*evaluations, strict=True))
+        else:  # of small observations all at once
+            obs = buffer.by_learner(buffer.observations)
+            features = self.policy.features(obs)
+            actions = buffer.by_learner(buffer.actions)
+            log_probs, values = (
+                result.unflatten(1, (buffer.buffer_size, -1))
+                for result in (
+                    trained.act(features, self.policy.trunk).log_prob(actions),
+                    self.policy.values(obs, features),
+                )
+            )
         for array, result in ((buffer.log_probs, log_probs), (buffer.values, values)):
-            by_step = result.unflatten(1, (buffer.buffer_size, -1)).transpose(0, 1).flatten(1, 2)
-            array[:] = by_step.cpu().numpy()
+            array[:] = result.transpose(0, 1).flatten(1, 2).cpu().numpy()
         if truncations:
             steps, columns, observations = zip(*truncations, strict=True)
             terminal = self.policy.predict_values(self._to_tensor(np.stack(observations)))
@@ -500,7 +533,9 @@ class PPMO(OnPolicyAlgorithm):
         buffer.compute_returns_and_advantage(last_values=last_values, dones=self._last_episode_starts)
 
     def _to_tensor(self, obs: Any) -> Tensor:
-        return torch.as_tensor(obs, device=self.device, dtype=torch.float32)
+        """Move observations to the device; images stay bytes."""
+        dtype = torch.uint8 if self.policy.is_image else torch.float32
+        return torch.as_tensor(obs, device=self.device, dtype=dtype)
 
     def loss(self, data: RolloutBufferSamples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute PPO's loss on one minibatch, differentiable down to the dataset (Equations 1 and 2).
@@ -552,6 +587,8 @@ class PPMO(OnPolicyAlgorithm):
             explained_variance(buffer.values.flatten(), buffer.returns.flatten()),
         )
         self.logger.record("train/inner_lr", self.policy.inner_lr.item())
+        if self.policy.log_lr_hidden is not None:
+            self.logger.record("train/inner_lr_hidden", self.policy.log_lr_hidden.exp().item())
         if self.policy.log_std is not None:
             trained = self.policy.train_learners(create_graph=False)
             assert trained.log_std is not None

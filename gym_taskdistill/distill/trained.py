@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gym_taskdistill.distill.action_distributions import (
     ActionDistribution,
@@ -48,7 +48,33 @@ class TrainedLearners:
         Returns:
             A distribution of batch shape ``(M, b)``.
         """
-        outputs = self.learners(encode(self.encoder, obs))
+        return self.act(obs)
+
+    def module(self, index: int = 0) -> nn.Sequential:
+        """Export learner ``index``, with the encoder before it, as a plain `torch.nn.Sequential`.
+
+        Raises:
+            IndexError: There is no such learner.
+        """
+        if not self.encoder.params:
+            return self.learners.module(index)
+        (encoder,), (stack,) = self.encoder.stacks, self.learners.stacks
+        if not 0 <= index < stack.size:
+            raise IndexError(f"There is no learner {index}: this batch holds {stack.size}.")
+        params = (*encoder.params, *(p[index : index + 1] for p in stack.params))
+        return LearnerStack(encoder.layers + stack.layers, params, 1).module(0)
+
+    def act(self, features: Tensor, layer: int = 0) -> ActionDistribution:
+        """Return each learner's policy at features that the encoder has computed already.
+
+        Args:
+            features: Outputs of the encoder's layers ``[0, layer)``, ``(M, b, *features)``.
+            layer: How many of its layers that is.
+
+        Returns:
+            A distribution of batch shape ``(M, b)``.
+        """
+        outputs = self.learners(encode(self.encoder.part(slice(layer, None)), features))
         if self.log_std is None:
             return Categorical(outputs)
         return DiagGaussian(outputs, self.log_std.unsqueeze(1))
@@ -73,6 +99,7 @@ def train_learners(
     momentum: float = 0.0,
     lr_decay: float = 1.0,
     step_size: str = "constant",
+    lr_hidden: Tensor | float = 1.0,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
 ) -> TrainedLearners:
@@ -88,6 +115,7 @@ def train_learners(
         momentum: SGD's momentum.
         lr_decay: Factor on the learning rate from each step to the next.
         step_size: One of `STEP_SIZES`.
+        lr_hidden: Factor on the learning rate in all layers but the last.
         log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
         create_graph: Keep the graph back to the rows, the labels, the learning rate and the encoder.
 
@@ -111,6 +139,7 @@ def train_learners(
         momentum=momentum,
         lr_decay=lr_decay,
         step_size=step_size,
+        lr_hidden=lr_hidden,
         log_std=log_std,
         log_std_label=log_std_label,
         create_graph=create_graph,
@@ -153,6 +182,7 @@ def train_fresh_learners(
         momentum=dataset.inner_momentum,
         lr_decay=dataset.inner_lr_decay,
         step_size=dataset.inner_step_size,
+        lr_hidden=dataset.inner_lr_hidden,
         log_std_label=dataset.log_std,
     )
 

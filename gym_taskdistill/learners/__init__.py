@@ -1,19 +1,22 @@
 """Networks, initialisation laws and the learner distribution Λ."""
 
-from gym_taskdistill.learners.distributions import (
+from gym_taskdistill.learners.cnn import CNN
+from gym_taskdistill.learners.distributions import LearnerDistribution, Mixture
+from gym_taskdistill.learners.learners import Learners, LearnerStack
+from gym_taskdistill.learners.mlp import MLP
+from gym_taskdistill.learners.named import (
+    ALPHA_A,
     ALPHA_C,
-    MLP,
     NAMED_LEARNERS,
     TABLE_1,
-    LearnerDistribution,
-    Mixture,
     learner_distribution,
     register_family,
 )
-from gym_taskdistill.learners.learners import Learners, LearnerStack
 
 __all__ = [
+    "ALPHA_A",
     "ALPHA_C",
+    "CNN",
     "MLP",
     "NAMED_LEARNERS",
     "TABLE_1",

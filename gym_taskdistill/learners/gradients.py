@@ -19,14 +19,18 @@ from gym_taskdistill.learners.layers import Linear
 from gym_taskdistill.learners.learners import Learners, LearnerStack
 
 
-def mse_gradients(learners: Learners, x: Tensor, y: Tensor, *, polyak: bool = False) -> tuple[Tensor, ...]:
+def mse_gradients(
+    learners: Learners, x: Tensor, y: Tensor, *, polyak: bool = False, hidden: Tensor | float = 1.0
+) -> tuple[Tensor, ...]:
     """Compute the gradient of every learner's loss ``mean((λ(x) - y)²)`` with respect to its parameters.
 
     Args:
         learners: M learners with at least one layer.
         x: Rows that all of them see, shape ``(k, *in)``.
         y: Labels, shape ``(k, n_outputs)``.
-        polyak: Scale each learner's gradient g by its Polyak step size for a lowest loss of 0, loss / ‖g‖².
+        polyak: Scale each learner's gradient g by its Polyak step size for a lowest loss of 0: the loss over
+            the slope along the step, ⟨g, hidden · g⟩, or ‖g‖² without that factor.
+        hidden: Factor on the gradients of all layers but each learner's last.
 
     Returns:
         The gradients, ordered and shaped as ``learners.params``. Where gradients are enabled they can be
@@ -35,9 +39,12 @@ def mse_gradients(learners: Learners, x: Tensor, y: Tensor, *, polyak: bool = Fa
     result: list[Tensor] = []
     for stack in learners.stacks:
         losses, *grads = (_perceptron if _is_perceptron(stack) else _autograd)(stack, x, y)
+        plain = grads
+        if isinstance(hidden, Tensor) or hidden != 1:
+            grads = [*(grad * hidden for grad in grads[:-2]), *grads[-2:]]
         if polyak:
-            squares = torch.stack([grad.flatten(1).square().sum(1) for grad in grads]).sum(0)
-            steps = losses / (squares + torch.finfo(losses.dtype).tiny)
+            slopes = [(a * b).flatten(1).sum(1) for a, b in zip(plain, grads, strict=True)]
+            steps = losses / (torch.stack(slopes).sum(0) + torch.finfo(losses.dtype).tiny)
             grads = [grad * steps.view(-1, *[1] * (grad.dim() - 1)) for grad in grads]
         result += grads
     return tuple(result)

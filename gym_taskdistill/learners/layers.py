@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gym_taskdistill.errors import TaskDistillError
+
 #: Activations a layer may end with, each with its module for export.
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -63,19 +65,91 @@ class Linear:
         if x.dim() > 3:
             x = x.flatten(2)
         out = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-        if self.activation == "tanh":
-            return torch.tanh(out)
-        if self.activation == "relu":
-            return torch.relu(out)
-        return out
+        return _activate(out, self.activation)
 
     def module(self, params: tuple[Tensor, ...]) -> nn.Module:
         """Export one learner's layer (unstacked ``params``) as a plain torch module."""
         weight, bias = params
         linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
-        with torch.no_grad():
-            linear.weight.copy_(weight)
-            linear.bias.copy_(bias)
-        if self.activation is None:
-            return linear
-        return nn.Sequential(linear, ACTIVATIONS[self.activation]())
+        return _export(linear, weight, bias, self.activation)
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A convolution without padding, and its activation.
+
+    Attributes:
+        in_shape: Shape ``(channels, height, width)`` of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the square kernel, in pixels.
+        stride: Stride in both directions, in pixels.
+        activation: A name of `ACTIVATIONS`, or ``None`` for a linear output.
+
+    Raises:
+        TaskDistillError: The input is no image, or smaller than the kernel.
+    """
+
+    in_shape: tuple[int, ...]
+    out_channels: int
+    kernel_size: int
+    stride: int
+    activation: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.in_shape) != 3:
+            raise TaskDistillError(
+                f"A convolution needs images (channels, height, width), but observations have shape "
+                f"{tuple(self.in_shape)}; use learners of the mlp family."
+            )
+        if min(self.in_shape[1:]) < self.kernel_size:
+            raise TaskDistillError(
+                f"Images of {self.in_shape[1]} x {self.in_shape[2]} pixels are smaller than the "
+                f"convolution's kernel of {self.kernel_size} x {self.kernel_size}."
+            )
+
+    @property
+    def out_shape(self) -> tuple[int, int, int]:
+        """Shape ``(channels, height, width)`` of the output."""
+        height, width = ((size - self.kernel_size) // self.stride + 1 for size in self.in_shape[1:])
+        return self.out_channels, height, width
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weight ``(out, in, kernel, kernel)`` and the bias, as in `torch.nn.Conv2d`."""
+        kernel = (self.kernel_size, self.kernel_size)
+        return (self.out_channels, self.in_shape[0], *kernel), (self.out_channels,)
+
+    def forward(self, params: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        """Apply M stacked convolutions to ``x``, ``(M, b, C, H, W)``; returns ``(M, b, *out_shape)``."""
+        weight, bias = params
+        n = weight.shape[0]
+        shared = n == 1 or x.stride(0) == 0
+        # Learners become channels: side by side on images that all of them share, else in groups.
+        images = x[0] if shared else x.transpose(0, 1).flatten(1, 2)
+        out = torch.conv2d(
+            images, weight.flatten(0, 1), bias.flatten(), stride=self.stride, groups=1 if shared else n
+        )
+        return _activate(out.unflatten(1, (n, -1)).transpose(0, 1), self.activation)
+
+    def module(self, params: tuple[Tensor, ...]) -> nn.Module:
+        """Export one learner's layer (unstacked ``params``) as a plain torch module."""
+        weight, bias = params
+        convolution = nn.Conv2d(
+            weight.shape[1], weight.shape[0], self.kernel_size, self.stride, device=weight.device
+        )
+        return _export(convolution, weight, bias, self.activation)
+
+
+def _activate(out: Tensor, activation: str | None) -> Tensor:
+    if activation == "tanh":
+        return torch.tanh(out)
+    return torch.relu(out) if activation == "relu" else out
+
+
+def _export(module: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor, activation: str | None) -> nn.Module:
+    """Fill in a module's parameters and add the activation."""
+    with torch.no_grad():
+        module.weight.copy_(weight)
+        assert module.bias is not None
+        module.bias.copy_(bias)
+    return module if activation is None else nn.Sequential(module, ACTIVATIONS[activation]())

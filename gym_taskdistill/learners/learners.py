@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gym_taskdistill.learners.layers import Layer
+from gym_taskdistill.learners.layers import Conv2d, Layer, Linear
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,12 @@ class LearnerStack:
             params = [
                 p[tuple(slice(n) for n in shape)] for p, shape in zip(params, self.shapes[index], strict=True)
             ]
-        return nn.Sequential(
-            *(layer.module(tuple(params[2 * i : 2 * i + 2])) for i, layer in enumerate(self.layers))
-        )
+        modules: list[nn.Module] = []
+        for i, layer in enumerate(self.layers):
+            if i and isinstance(self.layers[i - 1], Conv2d) and isinstance(layer, Linear):
+                modules.append(nn.Flatten())
+            modules.append(layer.module(tuple(params[2 * i : 2 * i + 2])))
+        return nn.Sequential(*modules)
 
 
 class Learners:
@@ -84,6 +87,19 @@ class Learners:
                 for s in self.stacks
             ]
         )
+
+    def part(self, part: slice) -> Learners:
+        """Return some of the layers, such as ``slice(2, None)``, with their parameters; of a single stack.
+
+        Raises:
+            ValueError: There are several stacks, whose layers do not correspond.
+        """
+        if len(self.stacks) != 1:
+            raise ValueError(f"{self!r} has several stacks, whose layers do not correspond.")
+        (stack,) = self.stacks
+        first, last, _ = part.indices(len(stack.layers))
+        params = stack.params[2 * first : 2 * max(first, last)]
+        return Learners([LearnerStack(stack.layers[part], params, stack.size, stack.shapes)])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run every learner.

@@ -84,6 +84,7 @@ def continuous(**changes: Any) -> DistilledDataset:
         "inner_momentum": 0.5,
         "inner_lr_decay": 0.9,
         "inner_step_size": "polyak",
+        "inner_lr_hidden": 0.25,
         "log_std": torch.tensor([-0.0]),
         "obs_mean": torch.tensor([1.0, 2.0, 3.0]),
         "obs_var": torch.tensor([0.25, 1.0, 4.0]),
@@ -115,7 +116,7 @@ def test_properties_and_repr() -> None:
     assert repr(data) == (
         "DistilledDataset(Pendulum-v1 g=9.5, x=(5, 3), y=(5, 1), inner_lr=5.31, inner_steps=2, "
         "inner_momentum=0.5, inner_lr_decay=0.9, inner_step_size=polyak, "
-        "log_std=(1,), obs_mean=(3,), encoder_layers=1)"
+        "inner_lr_hidden=0.25, log_std=(1,), obs_mean=(3,), encoder_layers=1)"
     )
 
 
@@ -193,6 +194,7 @@ BAD_DISCRETE: list[tuple[dict[str, Any], str]] = [
     ({"inner_lr_decay": 0.0}, "inner_lr_decay"),
     ({"inner_lr_decay": 1.1}, "inner_lr_decay"),
     ({"inner_step_size": "newton"}, "inner_step_size"),
+    ({"inner_lr_hidden": 0.0}, "inner_lr_hidden .* positive"),
     ({"inner_steps": 1.5}, "integer"),
     ({"log_std": torch.zeros(2)}, "continuous"),
     ({"obs_mean": torch.zeros(4)}, "both or neither"),

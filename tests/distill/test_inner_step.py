@@ -99,7 +99,12 @@ def forward(params: list[Tensor], x: Tensor) -> Tensor:
 
 
 def train_by_hand(
-    params: list[Tensor], problem: Problem, inner_steps: int, momentum: float = 0.0, decay: float = 1.0
+    params: list[Tensor],
+    problem: Problem,
+    inner_steps: int,
+    momentum: float = 0.0,
+    decay: float = 1.0,
+    hidden: Tensor | float = 1.0,
 ) -> tuple[list[Tensor], Tensor]:
     """Train one learner with nothing but autograd and the definition of SGD."""
     params = [p.detach().clone().requires_grad_() for p in params]
@@ -111,8 +116,9 @@ def train_by_hand(
         loss = loss + ((log_std - problem.log_std_label) ** 2).sum() / OUTPUTS
         grads = torch.autograd.grad(loss, [*params, log_std], create_graph=True)
         velocities = [momentum * v + g for v, g in zip(velocities, grads, strict=True)]
-        pairs = zip([*params, log_std], velocities, strict=True)
-        *params, log_std = [p - problem.inner_lr * decay**step * v for p, v in pairs]
+        factors = [hidden] * (len(params) - 2) + [1.0, 1.0, 1.0]
+        pairs = zip([*params, log_std], velocities, factors, strict=True)
+        *params, log_std = [p - problem.inner_lr * factor * decay**step * v for p, v, factor in pairs]
     return params, log_std
 
 
@@ -159,6 +165,29 @@ def test_meta_gradients_equal_autograd_by_hand(
         own, own_log_std = train_by_hand(params, problem, inner_steps, momentum, decay)
         loss = outer_loss(forward(own, probe()), own_log_std)
         for total, g in zip(expected, torch.autograd.grad(loss, problem.tensors), strict=True):
+            total += g
+    for g, e in zip(gradients, expected, strict=True):
+        assert e.abs().max() > 1e-3
+        torch.testing.assert_close(g, e, atol=1e-11, rtol=1e-9)
+
+
+@families
+@steps
+def test_the_hidden_layers_may_have_a_rate_of_their_own(
+    family: LearnerDistribution, inner_steps: int
+) -> None:
+    problem, fresh = Problem.random(), sample(family)
+    hidden = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    trained, _ = train(fresh, problem, inner_steps=inner_steps, lr_hidden=hidden, create_graph=True)
+    inputs = (*problem.tensors[:3], hidden)
+    gradients = torch.autograd.grad(torch.sin(2 * trained(probe().unsqueeze(0))).sum(), inputs)
+    expected = [torch.zeros_like(t) for t in inputs]
+    for before, after in zip(own_params(fresh), own_params(trained), strict=True):
+        own, _ = train_by_hand(before, problem, inner_steps, hidden=hidden)
+        for p, q in zip(after, own, strict=True):
+            torch.testing.assert_close(p, q, atol=1e-13, rtol=1e-11)
+        loss = torch.sin(2 * forward(own, probe())).sum()
+        for total, g in zip(expected, torch.autograd.grad(loss, inputs), strict=True):
             total += g
     for g, e in zip(gradients, expected, strict=True):
         assert e.abs().max() > 1e-3

@@ -18,10 +18,12 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
 from gym_taskdistill.distill import PPMO
+from gym_taskdistill.distill.action_distributions import Categorical
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.learners import MLP
+from gym_taskdistill.policy import DistilledPolicy
 from gym_taskdistill.tasks import Task
 
 N_ENVS, N_STEPS, M = 8, 16, 2
@@ -67,17 +69,25 @@ class AtRolloutEnd(BaseCallback):
 # -- (a) with the whole network as encoder, PPMO is PPO --------------------------------------------
 
 
-def linears(module: nn.Module) -> list[nn.Linear]:
-    return [m for m in module.modules() if isinstance(m, nn.Linear)]
+def weighted(module: nn.Module) -> list[nn.Linear | nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 
 def same_ppo(model: PPMO) -> tuple[PPO, dict[str, tuple[list[Tensor], list[Tensor]]]]:
     """Make SB3's PPO with PPMO's weights, and pair their parameters."""
     assert model.env is not None
-    ppo = PPO("MlpPolicy", model.env, policy_kwargs={"net_arch": [64, 64]}, device="cpu", seed=1)
-    policy = ppo.policy
-    actor = [*linears(policy.mlp_extractor.policy_net), policy.action_net]
-    critic = [*linears(policy.mlp_extractor.value_net), policy.value_net]
+    if model.policy.is_image:
+        shared = model.policy.share_features_extractor
+        kwargs = {"share_features_extractor": shared, "net_arch": []}
+        ppo = PPO("CnnPolicy", model.env, policy_kwargs=kwargs, device="cpu", seed=1)
+        policy = ppo.policy
+        actor = [*weighted(policy.pi_features_extractor), policy.action_net]
+        critic = [*([] if shared else weighted(policy.vf_features_extractor)), policy.value_net]
+    else:
+        ppo = PPO("MlpPolicy", model.env, policy_kwargs={"net_arch": [64, 64]}, device="cpu", seed=1)
+        policy = ppo.policy
+        actor = [*weighted(policy.mlp_extractor.policy_net), policy.action_net]
+        critic = [*weighted(policy.mlp_extractor.value_net), policy.value_net]
     pairs = {
         "actor": (
             list(model.policy.encoder_params),
@@ -138,6 +148,126 @@ def test_with_all_layers_in_the_encoder_it_is_ppo(env_id: str) -> None:
     assert ("log_std" in pairs) == (env_id == "Pendulum-v1")
 
 
+class Stripes(gym.Env[np.ndarray, int]):
+    """Images in which a bright column tells the action that pays; the cheapest task for a CNN."""
+
+    observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self) -> None:
+        self.spec = gym.envs.registration.EnvSpec("Stripes-v0", entry_point="tests:Stripes")
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._draw(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        reward = float(action == self.wanted)
+        self.steps += 1
+        return self._draw(), reward, self.steps == 8, False, {}
+
+    def _draw(self) -> np.ndarray:
+        self.wanted = int(self.np_random.integers(3))
+        image = self.np_random.integers(0, 60, (4, 84, 84), dtype=np.uint8)
+        image[:, :, 28 * self.wanted : 28 * (self.wanted + 1)] += 150
+        return image
+
+
+def stripes(n_envs: int = 4) -> VecEnv:
+    return make_vec_env(Stripes, n_envs=n_envs)
+
+
+def image_model(n_envs: int = 4, **settings: Any) -> PPMO:
+    return small(stripes(n_envs), "alpha_a", **{"n_steps": 8, "batch_size": 16, "k": 3, **settings})
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_with_the_whole_nature_cnn_in_the_encoder_it_is_sb3s_cnn_policy(shared: bool) -> None:
+    model = image_model(encoder_layers=5, share_features_extractor=shared)
+    model.learn(32)
+    with torch.no_grad():
+        for p in model.policy.encoder_params:
+            p += 0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
+    ppo, pairs = same_ppo(model)
+    ppo.ent_coef, ppo.vf_coef = model.ent_coef, model.vf_coef
+    data = next(model.rollout_buffer.get(16))
+    assert data.observations.dtype == torch.uint8
+    flat = RolloutBufferSamples(*(None if f is None else f.flatten(0, 1) for f in data))
+    loss, _ = model.loss(data, clip_range=0.2)
+    expected = sb3_loss(ppo, flat, clip_range=0.2)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+    for name, (ours, theirs) in pairs.items():
+        gradients = torch.autograd.grad(loss, ours, retain_graph=True)
+        references = torch.autograd.grad(expected, theirs, retain_graph=True)
+        for g, r in zip(gradients, references, strict=True):
+            assert r.abs().max() > 1e-5, name
+            torch.testing.assert_close(g.view_as(r), r, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("layers", "shared"), [(0, False), (3, True), (4, True), (4, False), (5, True)])
+def test_a_rollout_of_images_holds_what_the_policy_says_of_them(layers: int, shared: bool) -> None:
+    def look(model: PPMO) -> None:
+        data = next(model.rollout_buffer.get())
+        with torch.no_grad():
+            values, log_prob, _ = model.policy.evaluate_actions(data.observations, data.actions)
+        torch.testing.assert_close(values, data.old_values, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(log_prob, data.old_log_prob, atol=1e-4, rtol=1e-4)
+
+    model = image_model(encoder_layers=layers, share_features_extractor=shared)
+    model.learn(32, callback=AtRolloutEnd(look))
+    before = [p.clone() for p in model.policy.encoder_params]
+    model.learn(32)
+    changed = [not torch.equal(p, q) for p, q in zip(before, model.policy.encoder_params, strict=True)]
+    assert changed == [True] * 2 * layers
+
+
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_a_linear_probe_learns_images(mixed_precision: bool) -> None:
+    family = {"family": "cnn", "channels": [8, 8], "kernel_sizes": [8, 4], "strides": [4, 4], "hidden": 32}
+    model = small(
+        stripes(8),
+        family,
+        k=3,
+        encoder_layers=3,
+        share_features_extractor=True,
+        mixed_precision=mixed_precision,
+        learning_rate=1e-2,
+        encoder_learning_rate=1e-3,
+        gamma=0.5,
+        n_steps=16,
+        batch_size=32,
+        n_epochs=4,
+    )
+    model.learn(8 * 16 * 20)
+    assert model.ep_info_buffer is not None
+    returns = [episode["r"] for episode in list(model.ep_info_buffer)[-16:]]
+    assert np.mean(returns) > 6  # of 8; chance is 2.7
+
+
+def test_a_dataset_of_images_scales_them_itself() -> None:
+    model = image_model(encoder_layers=4, share_features_extractor=True)
+    model.learn(32)
+    dataset = model.dataset()
+    assert dataset.has_images
+    policy = DistilledPolicy(dataset, seed=3)
+    images = torch.randint(0, 256, (2, 4, 84, 84), dtype=torch.uint8)
+    torch.testing.assert_close(dataset.normalize(images), images / 255)
+    with torch.no_grad():
+        expected = policy.trained.action_distribution(images.unsqueeze(0) / 255)
+        assert isinstance(expected, Categorical)
+        exported = policy.to_torch()(images.float())
+        torch.testing.assert_close(exported.log_softmax(1), expected.log_probs[0], atol=1e-4, rtol=1e-4)
+    assert (policy.predict(images.numpy(), deterministic=True)[0] == exported.argmax(1).numpy()).all()
+
+
+def test_a_critic_cannot_read_features_that_nobody_computes() -> None:
+    with pytest.raises(TaskDistillError, match="share_features_extractor needs an encoder"):
+        image_model(share_features_extractor=True)
+    with pytest.raises(TaskDistillError, match="cannot read the encoder's features"):
+        small(encoder_layers=1, share_features_extractor=True, critic={"family": "mlp", "width": 8})
+
+
 def test_with_all_layers_in_the_encoder_the_rows_are_left_alone() -> None:
     model = small(encoder_layers=3)
     before = model.policy.x.clone()
@@ -196,6 +326,19 @@ def test_env_columns_belong_to_learners_in_blocks() -> None:
             torch.testing.assert_close(log_prob, stored, atol=1e-5, rtol=1e-5)
 
     small().learn(ROLLOUT, callback=AtRolloutEnd(look))
+
+
+def test_the_rate_of_the_hidden_layers_learns_where_it_is_asked_for() -> None:
+    model = small(inner_lr_hidden=0.5)
+    model.learn(ROLLOUT)
+    learned = model.dataset().inner_lr_hidden
+    assert learned != 0.5
+    other = small(inner_lr_hidden=1.0)
+    other.load_dataset(model.dataset())
+    assert other.dataset().inner_lr_hidden == pytest.approx(learned)
+    with pytest.raises(TaskDistillError, match="set inner_lr_hidden"):
+        small().load_dataset(model.dataset())
+    assert small().dataset().inner_lr_hidden == 1
 
 
 def test_rows_labels_and_learning_rate_all_learn() -> None:
@@ -336,6 +479,7 @@ def test_it_distils_cart_pole() -> None:
         ({"inner_momentum": 1.0}, "inner_momentum must lie in"),
         ({"inner_lr_decay": 0.0}, "inner_lr_decay must lie in"),
         ({"inner_step_size": "newton"}, "inner_step_size must be one of"),
+        ({"inner_lr_hidden": 0.0}, "inner_lr_hidden must be > 0"),
         ({"k": 0}, 'k must be an integer >= 1 or "k_min", but is 0'),
         ({"k": "k_max"}, "k must be an integer >= 1 or \"k_min\", but is 'k_max'"),
         ({"inner_lr_init": 0.0}, "inner_lr_init must be > 0"),

@@ -118,6 +118,20 @@ def test_polyak_steps_equal_those_of_autograd(activation: str, depth: int) -> No
             torch.testing.assert_close(g, e, atol=1e-12, rtol=1e-9)
 
 
+def test_a_polyak_step_with_a_factor_would_bring_a_straight_loss_to_zero() -> None:
+    learners, (x, y) = sample("tanh", 2), rows()
+    losses = (learners(x.unsqueeze(0)) - y).square().mean(dim=(1, 2))
+    plain = torch.autograd.grad(losses.sum(), learners.params)
+    steps = [step.detach() for step in mse_gradients(learners, x, y, polyak=True, hidden=0.01)]
+    slopes = sum((g * s).flatten(1).sum(1) for g, s in zip(plain, steps, strict=True))
+    torch.testing.assert_close(slopes, losses)
+    ratios = [
+        float((s.norm() / g.norm()) / (steps[-1].norm() / plain[-1].norm()))
+        for s, g in zip(steps, plain, strict=True)
+    ]
+    assert all(ratio < 0.03 for ratio in ratios[:-2]) and ratios[-2] > 0.3
+
+
 def test_at_the_labels_a_polyak_step_is_nothing() -> None:
     learners, (x, _) = sample("tanh", 1), rows()
     one = learners.replace([p[:1] for p in learners.params])

@@ -1,0 +1,108 @@
+"""Learner distributions by name and by plain description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.learners.cnn import CNN
+from gym_taskdistill.learners.distributions import LearnerDistribution, Mixture
+from gym_taskdistill.learners.mlp import MLP
+
+#: The paper's Λ for cart-pole and MuJoCo: 64-64 tanh, orthogonal √2, last layer 0.01.
+ALPHA_C = MLP()
+
+#: The paper's architecture for Atari: the Nature CNN, orthogonal √2, last layer 0.01.
+ALPHA_A = CNN()
+
+#: The six columns of the paper's Table 1, in its order.
+TABLE_1: dict[str, LearnerDistribution] = {
+    "alpha_c": ALPHA_C,
+    "ortho_1": MLP(gain=1.0, last_gain=1.0),
+    "xavier": MLP(init="xavier_uniform"),
+    "xavier_1": MLP(init="xavier_uniform", gain=1.0, last_gain=1.0),
+    "random_h": MLP(width=(32, 256)),
+    "random_L": MLP(depth=(1, 6)),
+}
+
+#: Distributions a recipe, a command line or `DistilledPolicy` may name.
+NAMED_LEARNERS: dict[str, LearnerDistribution] = {
+    **TABLE_1,
+    "alpha_a": ALPHA_A,
+    # What the universal datasets are distilled over. One step: the initialisations of Table 1, the hard
+    # ones more often; its widths and depths keep Λ's initialisation and come for free. A few steps: these
+    # too, and in every batch the extremes, which are the last to be learned; what lies between follows.
+    "inits": Mixture(
+        tuple(TABLE_1[name] for name in ("alpha_c", "ortho_1", "xavier", "xavier_1")),
+        weights=(1, 2, 2, 3),
+    ),
+    "universal": Mixture(
+        (
+            *(TABLE_1[name] for name in ("xavier", "xavier_1", "random_h", "random_L")),
+            MLP(width=256),
+            MLP(depth=1),
+            MLP(depth=6),
+        ),
+        weights=(1, 1, 1, 1, 1, 2, 1),
+    ),
+}
+
+_FAMILIES: dict[str, type[LearnerDistribution]] = {"mlp": MLP, "cnn": CNN, "mixture": Mixture}
+
+
+def register_family(name: str, family: type[LearnerDistribution]) -> None:
+    """Make a family known by name, so that its `spec` (a dict with ``family: name``) can be read back.
+
+    Args:
+        name: The value of ``family`` in the spec.
+        family: A class whose keyword arguments are the other entries of the spec.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in _FAMILIES or name == "custom":
+        raise ValueError(f'The learner family "{name}" exists already; choose another name.')
+    _FAMILIES[name] = family
+
+
+def learner_distribution(
+    spec: str | Mapping[str, Any] | LearnerDistribution,
+) -> LearnerDistribution:
+    """Build a learner distribution from its name or its plain description.
+
+    Args:
+        spec: A name of `NAMED_LEARNERS`, a mapping as `LearnerDistribution.spec` gives it (members of a
+            mixture may be names), or a distribution, which is returned as it is.
+
+    Returns:
+        The distribution.
+
+    Raises:
+        TaskDistillError: The name or the family is unknown, or its settings are wrong.
+
+    >>> learner_distribution({"family": "mlp", "width": 64, "depth": 2}) == learner_distribution("alpha_c")
+    True
+    """
+    if isinstance(spec, LearnerDistribution):
+        return spec
+    if isinstance(spec, str):
+        if spec not in NAMED_LEARNERS:
+            raise TaskDistillError(
+                f'There are no learners named "{spec}"; known are {", ".join(NAMED_LEARNERS)}.'
+                f"{did_you_mean(spec, NAMED_LEARNERS)}"
+            )
+        return NAMED_LEARNERS[spec]
+    settings = dict(spec)
+    family = settings.pop("family", None)
+    if family not in _FAMILIES:
+        raise TaskDistillError(
+            f'The learner family "{family}" is unknown; known are {", ".join(_FAMILIES)}. '
+            "Register your own with register_family, or pass learners=."
+        )
+    try:
+        if family == "mixture" and "members" in settings:
+            settings["members"] = tuple(learner_distribution(m) for m in settings["members"])
+        return _FAMILIES[family](**settings)
+    except (TypeError, ValueError) as error:
+        raise TaskDistillError(f'The learner family "{family}" was given wrong settings: {error}') from None
