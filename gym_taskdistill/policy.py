@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from gym_taskdistill import zoo
+from gym_taskdistill.distill.action_distributions import ActionDistribution
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import LearnersArg
 from gym_taskdistill.distill.trained import train_fresh_learners
@@ -132,22 +133,33 @@ class DistilledPolicy:
         Raises:
             DatasetError: The observation has another shape than the dataset's.
         """
-        obs = torch.as_tensor(np.asarray(observation), dtype=torch.float32, device=self.dataset.x.device)
+        obs = np.asarray(observation)
         shape = self.dataset.obs_shape
-        single = tuple(obs.shape) == shape
-        if not single and tuple(obs.shape[1:]) != shape:
+        single = obs.shape == shape
+        if not single and obs.shape[1:] != shape:
             raise DatasetError(
-                f"The observation has shape {tuple(obs.shape)}, but {self.dataset.card.task} gives "
+                f"The observation has shape {obs.shape}, but {self.dataset.card.task} gives "
                 f"{shape}, or a batch (n, {', '.join(map(str, shape))})."
             )
-        batch = obs.unsqueeze(0) if single else obs
+        distribution = self.distribution(obs[None] if single else obs)
+        actions = distribution.mode() if deterministic else distribution.sample(self._generator)
+        array = self._clip(actions.cpu().numpy())
+        return (array[0] if single else array), state
+
+    def distribution(self, observations: np.ndarray) -> ActionDistribution:
+        """Return the action distribution at raw observations, averaged over the members of an ensemble.
+
+        Args:
+            observations: A batch ``(n, *obs_shape)``.
+
+        Returns:
+            A distribution of batch shape ``(n,)``.
+        """
+        batch = torch.as_tensor(observations, dtype=torch.float32, device=self.dataset.x.device)
         with torch.no_grad():
             normalized = self.dataset.normalize(batch).unsqueeze(0)
             everyone = normalized.expand(len(self), *normalized.shape[1:])
-            distribution = self.trained.action_distribution(everyone).average()
-            actions = distribution.mode() if deterministic else distribution.sample(self._generator)
-        array = self._clip(actions.cpu().numpy())
-        return (array[0] if single else array), state
+            return self.trained.action_distribution(everyone).average()
 
     def _clip(self, actions: np.ndarray) -> np.ndarray:
         space = self.dataset.card.action_space

@@ -83,7 +83,7 @@ class DistilledDataset:
         inner_momentum: Momentum of SGD over those steps, in [0, 1).
         inner_lr_decay: Factor on the inner learning rate from each of those steps to the next, in (0, 1].
         inner_step_size: How long a step is, one of `STEP_SIZES`.
-        inner_lr_hidden: Factor on the inner learning rate in all layers but the last, above 0.
+        inner_lr_hidden: Factor on the inner learning rate in all layers but the last, at least 0.
         log_std: Label of the learner's log standard deviation, shape ``(n_outputs,)``; only for
             continuous actions.
         obs_mean: Frozen observation mean, shape ``obs_shape``, of scaled images; None for no statistics.
@@ -124,7 +124,7 @@ class DistilledDataset:
             "inner_momentum": _momentum(self.inner_momentum),
             "inner_lr_decay": _decay(self.inner_lr_decay),
             "inner_step_size": _step_size(self.inner_step_size),
-            "inner_lr_hidden": _positive(self.inner_lr_hidden, "inner_lr_hidden"),
+            "inner_lr_hidden": as_float(self.inner_lr_hidden, "inner_lr_hidden", minimum=0.0),
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {

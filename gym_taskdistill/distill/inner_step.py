@@ -6,13 +6,14 @@ This is the only place that knows how a learner is trained (paper, section 2.1 a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torchopt
 from torch import Tensor
 
-from gym_taskdistill.learners import Learners
+from gym_taskdistill.learners import Learners, LearnerStack
 from gym_taskdistill.learners.gradients import mse_gradients
 
 #: How long a step is; see `inner_step`.
@@ -50,7 +51,8 @@ def inner_step(
         lr_decay: Factor on the learning rate from each step to the next, in (0, 1].
         step_size: ``"constant"`` steps by the learning rate itself, ``"polyak"`` by the learning rate times
             loss / ‖gradient‖², which makes one rate fit networks whose losses are steep and flat.
-        lr_hidden: Factor on the learning rate in all layers but the last, a number or a 0-d tensor.
+        lr_hidden: Factor on the learning rate in all layers but the last, a number or a 0-d tensor; with the
+            number 0 they stay as they are drawn, and many steps cost little more than one.
         log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
         log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
         create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``, ``y``,
@@ -59,9 +61,13 @@ def inner_step(
     Returns:
         The trained learners and their log standard deviations (``None`` for discrete actions).
     """
-    n_network_params = len(learners.params)
-    params = learners.params if log_std is None else (*learners.params, log_std)
+    whole = learners
+    rows: Tensor | Sequence[Tensor] = x
     with torch.set_grad_enabled(create_graph):
+        if not isinstance(lr_hidden, Tensor) and lr_hidden == 0:
+            learners, rows = _heads(whole, x)
+        n_network_params = len(learners.params)
+        params = learners.params if log_std is None else (*learners.params, log_std)
         rate: Any = inner_lr  # a 0-d tensor is fine
         # TorchOpt counts steps in one tensor per parameter; ours is counted here.
         schedule = rate if lr_decay == 1 else lambda _: rate
@@ -70,10 +76,10 @@ def inner_step(
         for _ in range(inner_steps):
             grads = mse_gradients(
                 learners.replace(params[:n_network_params]),
-                x,
+                rows,
                 y,
                 polyak=step_size == "polyak",
-                hidden=lr_hidden,
+                hidden=1.0 if learners is not whole else lr_hidden,
             )
             if log_std_label is not None:
                 grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))
@@ -81,7 +87,21 @@ def inner_step(
             updates, state = optimizer.update(grads, state, params=params, inplace=False)
             params = torchopt.apply_updates(params, updates, inplace=False)
             rate = rate * lr_decay
-    return learners.replace(params[:n_network_params]), None if log_std is None else params[-1]
+    trained = iter(params[:n_network_params])
+    if learners is not whole:
+        kept = [[*stack.params[:-2], next(trained), next(trained)] for stack in whole.stacks]
+        trained = iter([p for stack in kept for p in stack])
+    return whole.replace(tuple(trained)), None if log_std is None else params[-1]
+
+
+def _heads(learners: Learners, x: Tensor) -> tuple[Learners, list[Tensor]]:
+    """Return the last layers, and what each of them sees of the rows, ``(M_stack, k, features)``."""
+    heads, features = [], []
+    for stack in learners.stacks:
+        hidden = LearnerStack(stack.layers[:-1], stack.params[:-2], stack.size)
+        features.append(hidden(x.expand(stack.size, *x.shape)))
+        heads.append(LearnerStack(stack.layers[-1:], stack.params[-2:], stack.size))
+    return Learners(heads), features
 
 
 def log_std_pull(

@@ -44,7 +44,7 @@ class DistillationPolicy(BasePolicy):
         inner_lr_decay: Factor on the inner learning rate from each step to the next.
         inner_step_size: ``"constant"`` or ``"polyak"``.
         inner_lr_hidden: Start of the learned factor on the inner learning rate in all layers but the last;
-            ``None`` for no such factor.
+            0 leaves them as they are drawn, ``None`` gives them the same rate.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
         x_std: Standard deviation of the normal from which the rows start.
@@ -103,7 +103,8 @@ class DistillationPolicy(BasePolicy):
         self.y = nn.Parameter(y_std * torch.randn(k, self.n_outputs, generator=generator, device=device))
         self.log_inner_lr = nn.Parameter(torch.tensor(math.log(inner_lr_init), device=device))
         self.log_lr_hidden: nn.Parameter | None = None
-        if inner_lr_hidden is not None:
+        self._fixed_lr_hidden = 1.0 if inner_lr_hidden is None else inner_lr_hidden
+        if inner_lr_hidden:
             self.log_lr_hidden = nn.Parameter(torch.tensor(math.log(inner_lr_hidden), device=device))
         self.encoder_params = nn.ParameterList()
         encoder = self._draw_encoder(generator)
@@ -182,8 +183,8 @@ class DistillationPolicy(BasePolicy):
 
     @property
     def inner_lr_hidden(self) -> Tensor | float:
-        """The factor on the inner learning rate in all layers but the last; 1 where it is not learned."""
-        return 1.0 if self.log_lr_hidden is None else self.log_lr_hidden.exp()
+        """The factor on the inner learning rate in all layers but the last."""
+        return self._fixed_lr_hidden if self.log_lr_hidden is None else self.log_lr_hidden.exp()
 
     @property
     def log_std_label(self) -> Tensor | None:
@@ -233,9 +234,10 @@ class DistillationPolicy(BasePolicy):
                     f"The run cannot start from {dataset!r}: its {name} has shape {theirs}, but the "
                     f"settings ask for {mine}."
                 )
-        if self.log_lr_hidden is None and dataset.inner_lr_hidden != 1:
+        learned, given = self.log_lr_hidden is not None, dataset.inner_lr_hidden
+        if (learned and not given) or (not learned and given != self._fixed_lr_hidden):
             raise TaskDistillError(
-                f"The run cannot start from {dataset!r}: set inner_lr_hidden, which that dataset has."
+                f"The run cannot start from {dataset!r}: set inner_lr_hidden={given:g}, as it has it."
             )
         with torch.no_grad():
             self.log_inner_lr.fill_(math.log(dataset.inner_lr))

@@ -86,8 +86,9 @@ class PPMO(OnPolicyAlgorithm):
         inner_step_size: ``"constant"``: a step is the inner learning rate times the gradient. ``"polyak"``:
             times loss / ‖gradient‖² besides, each learner's own, so that one rate fits steep and flat losses.
         inner_lr_hidden: Learn a factor on the inner learning rate in all layers but the last, from this
-            start; ``None`` for one rate everywhere, as in the paper. A small one leaves the hidden layers as
-            they are drawn, so that large labels can drown what a fresh output layer says.
+            start; ``None`` for one rate everywhere, as in the paper. A small one leaves the hidden layers
+            nearly as they are drawn, so that large labels can drown what a fresh output layer says and no
+            depth diverges. 0 trains the last layer alone; many inner steps then cost little more than one.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
             them is direct-task learning, that is PPO.
@@ -283,8 +284,8 @@ class PPMO(OnPolicyAlgorithm):
             )
         if not self.inner_lr_init > 0:
             raise TaskDistillError(f"inner_lr_init must be > 0, but is {self.inner_lr_init!r}.")
-        if self.inner_lr_hidden is not None and not self.inner_lr_hidden > 0:
-            raise TaskDistillError(f"inner_lr_hidden must be > 0, but is {self.inner_lr_hidden!r}.")
+        if self.inner_lr_hidden is not None and not self.inner_lr_hidden >= 0:
+            raise TaskDistillError(f"inner_lr_hidden must be >= 0, but is {self.inner_lr_hidden!r}.")
         if not 0 <= self.inner_momentum < 1:
             raise TaskDistillError(f"inner_momentum must lie in [0, 1), but is {self.inner_momentum!r}.")
         if not 0 < self.inner_lr_decay <= 1:
@@ -474,7 +475,7 @@ class PPMO(OnPolicyAlgorithm):
         with torch.inference_mode():
             for step in range(n_rollout_steps):
                 assert isinstance(self._last_obs, np.ndarray) and self._last_episode_starts is not None
-                obs = self._to_tensor(self._last_obs).unflatten(0, (self.n_learners, -1))
+                obs = self.to_tensor(self._last_obs).unflatten(0, (self.n_learners, -1))
                 obs = self.policy.preprocess(obs)
                 features = self.policy.features(obs)
                 distribution = trained.act(features, self.policy.trunk)
@@ -526,13 +527,13 @@ class PPMO(OnPolicyAlgorithm):
             array[:] = result.transpose(0, 1).flatten(1, 2).cpu().numpy()
         if truncations:
             steps, columns, observations = zip(*truncations, strict=True)
-            terminal = self.policy.predict_values(self._to_tensor(np.stack(observations)))
+            terminal = self.policy.predict_values(self.to_tensor(np.stack(observations)))
             buffer.rewards[list(steps), list(columns)] += self.gamma * terminal.cpu().numpy()
-        last_values = self.policy.predict_values(self._to_tensor(self._last_obs))
+        last_values = self.policy.predict_values(self.to_tensor(self._last_obs))
         assert self._last_episode_starts is not None
         buffer.compute_returns_and_advantage(last_values=last_values, dones=self._last_episode_starts)
 
-    def _to_tensor(self, obs: Any) -> Tensor:
+    def to_tensor(self, obs: Any) -> Tensor:
         """Move observations to the device; images stay bytes."""
         dtype = torch.uint8 if self.policy.is_image else torch.float32
         return torch.as_tensor(obs, device=self.device, dtype=dtype)

@@ -20,13 +20,19 @@ from gym_taskdistill.learners.learners import Learners, LearnerStack
 
 
 def mse_gradients(
-    learners: Learners, x: Tensor, y: Tensor, *, polyak: bool = False, hidden: Tensor | float = 1.0
+    learners: Learners,
+    x: Tensor | Sequence[Tensor],
+    y: Tensor,
+    *,
+    polyak: bool = False,
+    hidden: Tensor | float = 1.0,
 ) -> tuple[Tensor, ...]:
     """Compute the gradient of every learner's loss ``mean((λ(x) - y)²)`` with respect to its parameters.
 
     Args:
         learners: M learners with at least one layer.
-        x: Rows that all of them see, shape ``(k, *in)``.
+        x: Rows that all of them see, shape ``(k, *in)``; or one tensor for each stack, ``(M_stack, k, *in)``,
+            where every learner has its own.
         y: Labels, shape ``(k, n_outputs)``.
         polyak: Scale each learner's gradient g by its Polyak step size for a lowest loss of 0: the loss over
             the slope along the step, ⟨g, hidden · g⟩, or ‖g‖² without that factor.
@@ -37,8 +43,10 @@ def mse_gradients(
         differentiated once more, with respect to the parameters, ``x`` and ``y``.
     """
     result: list[Tensor] = []
-    for stack in learners.stacks:
-        losses, *grads = (_perceptron if _is_perceptron(stack) else _autograd)(stack, x, y)
+    shared = isinstance(x, Tensor)
+    for i, stack in enumerate(learners.stacks):
+        rows = x if isinstance(x, Tensor) else x[i]
+        losses, *grads = (_perceptron if _is_perceptron(stack) else _autograd)(stack, rows, y, shared)
         plain = grads
         if isinstance(hidden, Tensor) or hidden != 1:
             grads = [*(grad * hidden for grad in grads[:-2]), *grads[-2:]]
@@ -54,20 +62,23 @@ def _is_perceptron(stack: LearnerStack) -> bool:
     return all(isinstance(layer, Linear) for layer in stack.layers)
 
 
-def _autograd(stack: LearnerStack, x: Tensor, y: Tensor) -> Sequence[Tensor]:
+def _autograd(stack: LearnerStack, x: Tensor, y: Tensor, shared: bool) -> Sequence[Tensor]:
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         params = [p if p.requires_grad else p.detach().requires_grad_() for p in stack.params]
-        outputs = LearnerStack(stack.layers, tuple(params), stack.size)(x.expand(stack.size, *x.shape))
+        inputs = x.expand(stack.size, *x.shape) if shared else x
+        outputs = LearnerStack(stack.layers, tuple(params), stack.size)(inputs)
         losses = (outputs - y).square().mean(dim=(1, 2))
         # Summed over the learners, so that each gets its own gradient.
         grads = torch.autograd.grad(losses.sum(), params, create_graph=create_graph)
         return losses if create_graph else losses.detach(), *grads
 
 
-def _perceptron(stack: LearnerStack, x: Tensor, y: Tensor) -> Sequence[Tensor]:
+def _perceptron(stack: LearnerStack, x: Tensor, y: Tensor, shared: bool) -> Sequence[Tensor]:
     activations = tuple(layer.activation for layer in stack.layers)
-    grads: Sequence[Tensor] = _PerceptronGradient.apply(activations, x.flatten(1), y, *stack.params)  # type: ignore[no-untyped-call]
+    grads: Sequence[Tensor] = _PerceptronGradient.apply(  # type: ignore[no-untyped-call]
+        activations, x.flatten(1 if shared else 2), y, *stack.params
+    )
     return grads
 
 
@@ -177,6 +188,9 @@ class _PerceptronGradient(torch.autograd.Function):
                 r_dh = torch.bmm(weights[i].mT, r_delta).baddbmm_(v_weights[i].mT, deltas[i])
             elif ctx.needs_input_grad[1]:
                 # Over learners and units at once: each learner adds to the same rows.
-                x_grad = r_delta.flatten(0, 1).mT @ weights[0].flatten(0, 1)
-                x_grad.addmm_(deltas[0].flatten(0, 1).mT, v_weights[0].flatten(0, 1))
+                if h[0].dim() == 3:
+                    x_grad = torch.bmm(r_delta.mT, weights[0]).baddbmm_(deltas[0].mT, v_weights[0])
+                else:
+                    x_grad = r_delta.flatten(0, 1).mT @ weights[0].flatten(0, 1)
+                    x_grad.addmm_(deltas[0].flatten(0, 1).mT, v_weights[0].flatten(0, 1))
         return None, x_grad, y_grad, *(reversed(grads) if need_params else [None] * 2 * n)

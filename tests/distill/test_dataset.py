@@ -194,7 +194,7 @@ BAD_DISCRETE: list[tuple[dict[str, Any], str]] = [
     ({"inner_lr_decay": 0.0}, "inner_lr_decay"),
     ({"inner_lr_decay": 1.1}, "inner_lr_decay"),
     ({"inner_step_size": "newton"}, "inner_step_size"),
-    ({"inner_lr_hidden": 0.0}, "inner_lr_hidden .* positive"),
+    ({"inner_lr_hidden": -0.1}, "inner_lr_hidden"),
     ({"inner_steps": 1.5}, "integer"),
     ({"log_std": torch.zeros(2)}, "continuous"),
     ({"obs_mean": torch.zeros(4)}, "both or neither"),

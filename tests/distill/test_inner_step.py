@@ -173,13 +173,15 @@ def test_meta_gradients_equal_autograd_by_hand(
 
 @families
 @steps
+@pytest.mark.parametrize("factor", [0.3, 0.0])
 def test_the_hidden_layers_may_have_a_rate_of_their_own(
-    family: LearnerDistribution, inner_steps: int
+    family: LearnerDistribution, inner_steps: int, factor: float
 ) -> None:
     problem, fresh = Problem.random(), sample(family)
-    hidden = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    trained, _ = train(fresh, problem, inner_steps=inner_steps, lr_hidden=hidden, create_graph=True)
-    inputs = (*problem.tensors[:3], hidden)
+    hidden = torch.tensor(factor, dtype=torch.float64, requires_grad=True)
+    given = hidden if factor else 0.0
+    trained, _ = train(fresh, problem, inner_steps=inner_steps, lr_hidden=given, create_graph=True)
+    inputs = (*problem.tensors[:3], *([hidden] if factor else []))
     gradients = torch.autograd.grad(torch.sin(2 * trained(probe().unsqueeze(0))).sum(), inputs)
     expected = [torch.zeros_like(t) for t in inputs]
     for before, after in zip(own_params(fresh), own_params(trained), strict=True):

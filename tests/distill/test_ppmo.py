@@ -336,7 +336,7 @@ def test_the_rate_of_the_hidden_layers_learns_where_it_is_asked_for() -> None:
     other = small(inner_lr_hidden=1.0)
     other.load_dataset(model.dataset())
     assert other.dataset().inner_lr_hidden == pytest.approx(learned)
-    with pytest.raises(TaskDistillError, match="set inner_lr_hidden"):
+    with pytest.raises(TaskDistillError, match="set inner_lr_hidden="):
         small().load_dataset(model.dataset())
     assert small().dataset().inner_lr_hidden == 1
 
@@ -479,7 +479,7 @@ def test_it_distils_cart_pole() -> None:
         ({"inner_momentum": 1.0}, "inner_momentum must lie in"),
         ({"inner_lr_decay": 0.0}, "inner_lr_decay must lie in"),
         ({"inner_step_size": "newton"}, "inner_step_size must be one of"),
-        ({"inner_lr_hidden": 0.0}, "inner_lr_hidden must be > 0"),
+        ({"inner_lr_hidden": -1.0}, "inner_lr_hidden must be >= 0"),
         ({"k": 0}, 'k must be an integer >= 1 or "k_min", but is 0'),
         ({"k": "k_max"}, "k must be an integer >= 1 or \"k_min\", but is 'k_max'"),
         ({"inner_lr_init": 0.0}, "inner_lr_init must be > 0"),

@@ -1,0 +1,260 @@
+"""The supervised warm start: distil from an expert's action distributions on recorded observations.
+
+Algorithm 2 of the paper with imitation as the task T_0: no environment in the loop but for recording. Far
+cheaper than PPMO where simulation or exploration is what costs, and PPMO can go on from its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from gym_taskdistill.distill.action_distributions import Categorical, DiagGaussian, n_outputs
+from gym_taskdistill.distill.ppmo import PPMO
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.policy import DistilledPolicy
+
+#: Maps a batch of raw observations ``(n, *obs_shape)`` to logits or action means ``(n, n_outputs)``.
+Expert = Callable[[np.ndarray], np.ndarray]
+
+#: What an expert that only names its action is taken to think of it: logit of that action over the others'.
+CHOSEN_LOGIT = 5.0
+
+#: Called with the number of finished updates and the mean loss since the last call.
+Progress = Callable[[int, float], object]
+
+
+class Actor(Protocol):
+    """Anything that acts as SB3's algorithms do."""
+
+    def predict(self, observation: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Choose an action for each observation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Raw observations of a task, and what an expert would do at each.
+
+    Attributes:
+        observations: ``(n, *obs_shape)``, as the env gives them.
+        targets: Logits of discrete actions or action means, ``(n, n_outputs)``, float32.
+    """
+
+    observations: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of observations."""
+        return len(self.observations)
+
+    @classmethod
+    def join(cls, recordings: Sequence[Recording]) -> Recording:
+        """Put recordings of one task behind one another."""
+        return cls(
+            np.concatenate([r.observations for r in recordings]),
+            np.concatenate([r.targets for r in recordings]),
+        )
+
+
+def as_expert(model: BaseAlgorithm | DistilledPolicy | Expert) -> Expert:
+    """Make an expert of a trained model.
+
+    Args:
+        model: A `DistilledPolicy`; any SB3 model, whose action distribution is taken where it has one and
+            else its deterministic action; or a function of observations, returned as it is.
+
+    Returns:
+        A function from raw observations to logits or action means.
+
+    Raises:
+        TaskDistillError: It is none of these.
+    """
+    if isinstance(model, DistilledPolicy):
+        return lambda obs: _parameters(model.distribution(obs))
+    if isinstance(model, BaseAlgorithm):
+        policy = model.policy
+        if isinstance(policy, ActorCriticPolicy):
+            return lambda obs: _sb3_parameters(policy, obs)
+        return lambda obs: _certain(model, obs)
+    if callable(model):
+        return model
+    raise TaskDistillError(
+        f"A {type(model).__name__} is no expert; give a DistilledPolicy, an SB3 model, or a function."
+    )
+
+
+def _parameters(distribution: Any) -> np.ndarray:
+    parameters: Tensor = (
+        distribution.log_probs if isinstance(distribution, Categorical) else distribution.mean
+    )
+    array: np.ndarray = parameters.cpu().numpy()
+    return array
+
+
+def _sb3_parameters(policy: ActorCriticPolicy, obs: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        tensor, _ = policy.obs_to_tensor(obs)
+        inner: Any = policy.get_distribution(tensor).distribution
+    array: np.ndarray = (inner.logits if hasattr(inner, "logits") else inner.mean).cpu().numpy()
+    return array
+
+
+def _certain(model: BaseAlgorithm, obs: np.ndarray) -> np.ndarray:
+    actions, _ = model.predict(obs, deterministic=True)
+    if not isinstance(model.action_space, spaces.Discrete):
+        return np.asarray(actions, dtype=np.float32)
+    logits = np.zeros((len(actions), int(model.action_space.n)), dtype=np.float32)
+    logits[np.arange(len(actions)), actions] = CHOSEN_LOGIT
+    return logits
+
+
+def record(
+    expert: Expert,
+    env: VecEnv,
+    n_steps: int,
+    *,
+    behaviour: Actor | None = None,
+    noise: float = 0.0,
+    view: Callable[[VecEnv, np.ndarray], np.ndarray] | None = None,
+    seed: int = 0,
+) -> Recording:
+    """Play and write down what the expert would do.
+
+    Args:
+        expert: See `as_expert`.
+        env: The task's envs, with raw observations.
+        n_steps: Env steps, rounded up to a multiple of the number of envs.
+        behaviour: Who plays, such as the learners themselves so that the expert corrects their mistakes
+            (DAgger; Ross et al. 2011); by default the expert, sampling discrete actions.
+        noise: Fraction of random actions, which lead the player off its usual path.
+        view: What the expert sees instead of the observations, from the env and these.
+        seed: Seed of the env and of the actions.
+
+    Returns:
+        The recording.
+
+    Raises:
+        TaskDistillError: The expert's outputs do not fit the env's actions.
+    """
+    rng = np.random.default_rng(seed)
+    env.seed(seed)
+    obs = env.reset()
+    assert isinstance(obs, np.ndarray)
+    rows = -(-n_steps // env.num_envs)
+    outputs = n_outputs(env.action_space)
+    observations = np.empty((rows, *obs.shape), dtype=obs.dtype)
+    targets = np.empty((rows, env.num_envs, outputs), dtype=np.float32)
+    for row in range(rows):
+        wanted = expert(obs if view is None else view(env, obs))
+        if wanted.shape != targets.shape[1:]:
+            raise TaskDistillError(
+                f"The expert gives outputs of shape {wanted.shape} for {env.num_envs} observations, but the "
+                f"env's actions need {targets.shape[1:]}."
+            )
+        observations[row], targets[row] = obs, wanted
+        if behaviour is not None:
+            actions = np.array(behaviour.predict(obs)[0])
+        else:
+            actions = _act(wanted, env.action_space, rng)
+        for i in np.flatnonzero(rng.random(env.num_envs) < noise):
+            actions[i] = _random_action(env.action_space, rng)
+        new_obs, *_ = env.step(actions)
+        assert isinstance(new_obs, np.ndarray)
+        obs = new_obs
+    return Recording(observations.reshape(-1, *obs.shape[1:]), targets.reshape(-1, outputs))
+
+
+def _act(wanted: np.ndarray, space: spaces.Space[Any], rng: np.random.Generator) -> np.ndarray:
+    if isinstance(space, spaces.Box):
+        clipped: np.ndarray = np.clip(wanted, space.low, space.high)
+        return clipped
+    chosen: np.ndarray = (wanted + rng.gumbel(size=wanted.shape)).argmax(axis=1)
+    return chosen
+
+
+def _random_action(space: spaces.Space[Any], rng: np.random.Generator) -> Any:
+    if isinstance(space, spaces.Box):
+        return rng.uniform(space.low, space.high)
+    assert isinstance(space, spaces.Discrete)
+    return rng.integers(int(space.n))
+
+
+def imitate(
+    model: PPMO,
+    recording: Recording,
+    n_updates: int,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> float:
+    """Distil a recording: fresh learners, trained on the dataset, should act as the expert does.
+
+    Each update draws M fresh learners, trains them on the current rows and takes one step down the
+    cross-entropy between the expert's actions and theirs (discrete), or the squared error of their means
+    (continuous; the log standard deviation is left alone). Dataset, inner learning rate and encoder learn,
+    with the optimiser and the learning rates that PPMO starts with; the critic does not.
+
+    Args:
+        model: Whose dataset and encoder to improve; its `learn` may follow.
+        recording: What to imitate; its observations also feed the env's `VecNormalize` if there is one.
+        n_updates: Number of updates.
+        batch_size: Observations in an update over all learners.
+        progress: Called every 100 updates.
+
+    Returns:
+        Mean loss over the last 100 updates.
+
+    Raises:
+        TaskDistillError: The batch cannot be shared out evenly to the learners.
+    """
+    if batch_size % model.n_learners:
+        raise TaskDistillError(
+            f"batch_size={batch_size} must be a multiple of n_learners={model.n_learners}."
+        )
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None and normalizer.norm_obs:
+        normalizer.obs_rms.update(recording.observations)
+    for group in model.optimizer.param_groups:
+        group["lr"] = model.schedules[group["name"]](1.0)
+    params = [p for group in model.optimizer.param_groups for p in group["params"]]
+    losses: list[Tensor] = []
+    for update in range(1, n_updates + 1):
+        indices = torch.randint(
+            len(recording),
+            (model.n_learners, batch_size // model.n_learners),
+            generator=model.generator,
+            device=model.device,
+        )
+        obs = recording.observations[indices.cpu().numpy()]
+        if normalizer is not None:
+            obs = normalizer.normalize_obs(obs)
+        targets = torch.as_tensor(recording.targets[indices.cpu().numpy()], device=model.device)
+        loss = _loss(model, obs, targets)
+        model.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, model.max_grad_norm)
+        model.optimizer.step()
+        losses = [*losses[-99:], loss.detach()]
+        if progress is not None and update % 100 == 0:
+            progress(update, float(torch.stack(losses).mean()))
+    return float(torch.stack(losses).mean()) if losses else float("nan")
+
+
+def _loss(model: PPMO, obs: np.ndarray, targets: Tensor) -> Tensor:
+    policy = model.policy
+    policy.sample_learners(model.generator)
+    features = policy.features(policy.preprocess(model.to_tensor(obs)))
+    distribution = policy.train_learners(create_graph=True).act(features, policy.trunk)
+    if isinstance(distribution, Categorical):
+        return -(targets.softmax(-1) * distribution.log_probs).sum(-1).mean()
+    assert isinstance(distribution, DiagGaussian)
+    return (distribution.mean - targets).square().mean()

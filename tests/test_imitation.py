@@ -1,0 +1,165 @@
+"""The supervised warm start: experts, recordings, and that imitation teaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from gym_taskdistill import DistilledPolicy
+from gym_taskdistill.distill import PPMO
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.evaluation import evaluate
+from gym_taskdistill.imitation import CHOSEN_LOGIT, Recording, as_expert, imitate, record
+from gym_taskdistill.tasks import Task
+
+CART_POLE = Task("CartPoleND-v0", {"n": 2})
+
+
+@pytest.fixture(scope="module")
+def zoo_policy() -> DistilledPolicy:
+    return DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+
+
+def cart_pole(n_envs: int = 4) -> VecEnv:
+    return CART_POLE.make_vec_env(n_envs, seed=0)
+
+
+def observations(n: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(n, size)).astype(np.float32)
+
+
+# -- experts ---------------------------------------------------------------------------------------
+
+
+def test_a_distilled_policy_is_an_expert(zoo_policy: DistilledPolicy) -> None:
+    obs = observations(6, 8)
+    targets = as_expert(zoo_policy)(obs)
+    assert targets.shape == (6, 4)
+    assert (targets.argmax(1) == zoo_policy.predict(obs, deterministic=True)[0]).all()
+
+
+@pytest.mark.parametrize(("env_id", "size", "outputs"), [("CartPole-v1", 4, 2), ("Pendulum-v1", 3, 1)])
+def test_an_actor_critic_of_sb3_tells_its_distribution(env_id: str, size: int, outputs: int) -> None:
+    model = PPO("MlpPolicy", env_id, seed=0, device="cpu")
+    obs = observations(6, size)
+    targets = as_expert(model)(obs)
+    assert targets.shape == (6, outputs)
+    with torch.no_grad():
+        latent = model.policy.mlp_extractor.forward_actor(torch.as_tensor(obs))
+        raw = model.policy.action_net(latent)
+    expected = raw.log_softmax(1) if outputs == 2 else raw
+    np.testing.assert_allclose(targets, expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_without_a_distribution_tells_its_action() -> None:
+    model = DQN("MlpPolicy", "CartPole-v1", seed=0, device="cpu", buffer_size=100)
+    obs = observations(6, 4)
+    actions, _ = model.predict(obs, deterministic=True)
+    assert (as_expert(model)(obs) == CHOSEN_LOGIT * np.eye(2)[actions]).all()
+
+
+def test_an_expert_may_be_any_function_but_not_anything() -> None:
+    def function(obs: np.ndarray) -> np.ndarray:
+        return obs
+
+    assert as_expert(function) is function
+    with pytest.raises(TaskDistillError, match="A str is no expert"):
+        as_expert("PPO")  # type: ignore[arg-type]
+
+
+# -- recordings ------------------------------------------------------------------------------------
+
+
+def test_a_recording_is_what_was_seen_and_what_the_expert_would_do(zoo_policy: DistilledPolicy) -> None:
+    recording = record(as_expert(zoo_policy), cart_pole(), 10, seed=3)
+    assert recording.observations.shape == (12, 8) and len(recording) == 12  # 3 steps of 4 envs
+    np.testing.assert_allclose(recording.targets, as_expert(zoo_policy)(recording.observations), rtol=1e-4)
+    assert len(np.unique(recording.observations, axis=0)) == 12
+    again = record(as_expert(zoo_policy), cart_pole(), 10, seed=3)
+    other = record(as_expert(zoo_policy), cart_pole(), 10, seed=4)
+    assert (again.observations == recording.observations).all()
+    assert (other.observations != recording.observations).any()
+    assert len(Recording.join([recording, other])) == 24
+
+
+def test_somebody_else_may_play(zoo_policy: DistilledPolicy) -> None:
+    class Stubborn:
+        def predict(self, observation: np.ndarray) -> tuple[np.ndarray, Any]:
+            return np.full(len(observation), 3), None
+
+    played: list[np.ndarray] = []
+
+    class Spy:
+        """Notes the actions on their way to the env."""
+
+        def __init__(self, env: VecEnv) -> None:
+            self.env = env
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.env, name)
+
+        def step(self, actions: np.ndarray) -> Any:
+            played.append(actions.copy())
+            return self.env.step(actions)
+
+    expert = as_expert(zoo_policy)
+    record(expert, Spy(cart_pole()), 400, behaviour=Stubborn())  # type: ignore[arg-type]
+    assert (np.stack(played) == 3).all()
+    played.clear()
+    record(expert, Spy(cart_pole()), 400, behaviour=Stubborn(), noise=0.4)  # type: ignore[arg-type]
+    assert 0.6 < (np.stack(played) == 3).mean() < 0.8  # 0.6 + 0.4 / 4
+
+
+def test_the_expert_may_see_something_else(zoo_policy: DistilledPolicy) -> None:
+    expert = as_expert(zoo_policy)
+    recording = record(expert, cart_pole(), 8, view=lambda env, obs: np.zeros_like(obs))
+    assert (recording.targets == recording.targets[0]).all()
+
+
+def test_an_expert_of_another_task_is_refused() -> None:
+    with pytest.raises(TaskDistillError, match=r"outputs of shape \(4, 2\).* need \(4, 4\)"):
+        record(lambda obs: obs[:, :2], cart_pole(), 8)
+
+
+# -- imitation -------------------------------------------------------------------------------------
+
+
+def test_imitation_teaches_cart_pole(zoo_policy: DistilledPolicy) -> None:
+    env = cart_pole(16)
+    recording = record(as_expert(zoo_policy), env, 8_000, noise=0.2)
+    model = PPMO("alpha_c", env, k=8, n_learners=4, learning_rate=2e-2, x_std=0.3, seed=0, device="cpu")
+    reports: list[tuple[int, float]] = []
+    last = imitate(model, recording, 600, 256, progress=lambda n, loss: reports.append((n, loss)))
+    assert [n for n, _ in reports] == [100, 200, 300, 400, 500, 600]
+    assert last == reports[-1][1] < reports[0][1]
+    assert evaluate(model.dataset(), 20, 4, seed=5, task=CART_POLE).mean > 300  # random: about 20
+
+
+def test_imitation_teaches_continuous_actions_and_feeds_the_statistics() -> None:
+    env = VecNormalize(Task("Pendulum-v1").make_vec_env(4, seed=0))
+    recording = record(lambda obs: -obs[:, 2:], env.venv, 2_000, noise=0.5)  # brake: push against the speed
+    model = PPMO("alpha_c", env, k=16, batch_size=64, seed=0, device="cpu")
+    before = imitate(model, recording, 20, 64)
+    after = imitate(model, recording, 500, 64)
+    assert after < before / 3
+    dataset = model.dataset()
+    assert dataset.obs_mean is not None
+    np.testing.assert_allclose(dataset.obs_mean, recording.observations.mean(0), atol=0.05)
+
+
+def test_imitation_is_reproducible(zoo_policy: DistilledPolicy) -> None:
+    env = cart_pole()
+    recording = record(as_expert(zoo_policy), env, 200)
+    rows = []
+    for _ in range(2):
+        model = PPMO("alpha_c", env, batch_size=64, seed=1, device="cpu")
+        imitate(model, recording, 5, 64)
+        rows.append(model.dataset().x)
+    assert torch.equal(*rows)
+    with pytest.raises(TaskDistillError, match="batch_size=6 must be a multiple of n_learners=4"):
+        imitate(model, recording, 1, 6)
