@@ -8,26 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import stable_baselines3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from gym_taskdistill import zoo
 from gym_taskdistill.distill.action_distributions import Categorical, DiagGaussian, n_outputs
+from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.policy import DistilledPolicy
+from gym_taskdistill.tasks import Task
 
 #: Maps a batch of raw observations ``(n, *obs_shape)`` to logits or action means ``(n, n_outputs)``.
 Expert = Callable[[np.ndarray], np.ndarray]
 
 #: What an expert that only names its action is taken to think of it: logit of that action over the others'.
 CHOSEN_LOGIT = 5.0
+
+#: A dataset that is an expert votes with this many learners, drawn with this seed.
+EXPERT_LEARNERS, EXPERT_SEED = 8, 4_000_003
 
 #: Called with the number of finished updates and the mean loss since the last call.
 Progress = Callable[[int, float], object]
@@ -118,6 +127,80 @@ def _certain(model: BaseAlgorithm, obs: np.ndarray) -> np.ndarray:
     return logits
 
 
+def load_expert(name: str) -> tuple[Expert, Task | None]:
+    """Load an expert by name.
+
+    Args:
+        name: A dataset file, a zoo entry, or a model that SB3 saved, with its class: ``ppo:model.zip``. SB3's
+            files hold pickled code: load only your own.
+
+    Returns:
+        The expert, and the task that it was distilled for where that is known.
+
+    Raises:
+        TaskDistillError: There is no such dataset or model.
+    """
+    kind, colon, path = name.partition(":")
+    if colon and path.endswith(".zip"):
+        algorithm = getattr(stable_baselines3, kind.upper(), None)
+        if algorithm is None or not Path(path).is_file():
+            raise TaskDistillError(
+                f'There is no SB3 model "{name}"; write its class and its file, such as ppo:model.zip.'
+            )
+        return as_expert(algorithm.load(path, device="cpu")), None
+    file = Path(name)
+    is_file = file.suffix == ".safetensors" or file.is_dir()
+    dataset = DistilledDataset.load(file if is_file else zoo.find(name).path)
+    policy = DistilledPolicy(dataset, seed=EXPERT_SEED).ensemble(EXPERT_LEARNERS)
+    return as_expert(policy), Task(dataset.card.env_id, dataset.card.env_kwargs)
+
+
+#: Turns an env and its observations into what an expert sees instead.
+View = Callable[[VecEnv, np.ndarray], np.ndarray]
+
+
+def recording_env(task: Task, n_envs: int, expert_task: Task | None = None) -> tuple[VecEnv, View | None]:
+    """Make the envs of a recording, and the expert's view where it sees something other than the task shows.
+
+    An expert that plays an Atari game by its RAM can teach to play it by its pixels.
+
+    Args:
+        task: What is distilled.
+        n_envs: Number of envs.
+        expert_task: What the expert plays; ``None`` if it sees the task's own observations.
+
+    Raises:
+        TaskDistillError: The expert plays another game.
+    """
+    if expert_task is None or expert_task == task:
+        return task.make_vec_env(n_envs), None
+    is_ram = expert_task.env_kwargs.get("obs_type") == "ram"
+    if expert_task.spec.id != task.spec.id or not is_ram:
+        raise TaskDistillError(f"An expert of {expert_task} cannot play {task}.")
+    return make_vec_env(task.make_env, n_envs=n_envs), _rams
+
+
+def _rams(env: VecEnv, observations: np.ndarray) -> np.ndarray:
+    return np.stack([ale.getRAM() for ale in env.get_attr("ale")])
+
+
+@dataclass(frozen=True)
+class CurrentLearners:
+    """A model's current learners, trained on its current dataset, acting on raw observations.
+
+    Attributes:
+        model: The model.
+    """
+
+    model: PPMO
+
+    def predict(self, observation: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Choose an action for each observation."""
+        normalizer = self.model.get_vec_normalize_env()
+        obs: Any = observation if normalizer is None else normalizer.normalize_obs(observation)
+        return self.model.predict(obs)
+
+
 def record(
     expert: Expert,
     env: VecEnv,
@@ -125,7 +208,7 @@ def record(
     *,
     behaviour: Actor | None = None,
     noise: float = 0.0,
-    view: Callable[[VecEnv, np.ndarray], np.ndarray] | None = None,
+    view: View | None = None,
     seed: int = 0,
 ) -> Recording:
     """Play and write down what the expert would do.

@@ -50,6 +50,29 @@ class EvaluationPlan:
 
 
 @dataclass(frozen=True)
+class ImitationPlan:
+    """The supervised warm start of a run; see `gym_taskdistill.imitation`.
+
+    Attributes:
+        expert: Whom to imitate: a dataset file, a zoo entry, or an SB3 model as ``ppo:model.zip``.
+        n_envs: Envs that are recorded side by side.
+        n_steps: Env steps of a recording.
+        n_rounds: Number of recordings; the expert plays in the first, the learners in the later ones.
+        n_updates: Updates after each recording, on all recordings so far.
+        batch_size: Observations in an update.
+        noise: Fraction of random actions in the recordings.
+    """
+
+    expert: str
+    n_envs: int = 16
+    n_steps: int = 50_000
+    n_rounds: int = 1
+    n_updates: int = 2_000
+    batch_size: int = 256
+    noise: float = 0.1
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All settings of a distillation.
 
@@ -66,6 +89,7 @@ class Recipe:
         ppmo: PPMO's arguments under their own names; a schedule is written ``lin_0.01`` (from 0.01 linearly
             to 0) or ``lin_0.01_0.001``.
         evaluation: How the run is scored.
+        imitation: The supervised start before PPMO, if any.
     """
 
     env_id: str
@@ -78,6 +102,7 @@ class Recipe:
     normalize: bool = False
     ppmo: dict[str, Any] = field(default_factory=dict)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    imitation: ImitationPlan | None = None
 
     @property
     def task(self) -> Task:
@@ -92,6 +117,8 @@ class Recipe:
         """Return the recipe as plain data, as `from_dict` reads it."""
         plain = asdict(self)
         plain["evaluation"]["final_learners"] = list(self.evaluation.final_learners)
+        if self.imitation is None:
+            del plain["imitation"]
         return plain
 
     @classmethod
@@ -110,8 +137,8 @@ class Recipe:
         if not isinstance(data.get("env_id"), str):
             raise RecipeError(f"{source}: env_id must name an environment.")
         settings = dict(data)
-        for name, kind in (("env_kwargs", dict), ("ppmo", dict), ("evaluation", dict)):
-            if not isinstance(settings.get(name, {}), kind):
+        for name in ("env_kwargs", "ppmo", "evaluation", "imitation"):
+            if not isinstance(settings.get(name, {}), dict):
                 raise RecipeError(f"{source}: {name} must be a mapping, but is {settings[name]!r}.")
         for name in ("n_envs", "total_timesteps"):
             value = settings.get(name, 1)
@@ -127,25 +154,38 @@ class Recipe:
         _refuse_unknown(plan, [f.name for f in fields(EvaluationPlan)], f"{source}, evaluation")
         plan["final_learners"] = tuple(plan.get("final_learners", ()))
         settings["evaluation"] = EvaluationPlan(**plan)
+        if "imitation" in settings:
+            imitation = settings["imitation"]
+            _refuse_unknown(imitation, [f.name for f in fields(ImitationPlan)], f"{source}, imitation")
+            if not isinstance(imitation.get("expert"), str):
+                raise RecipeError(f"{source}, imitation: expert must name a dataset, a zoo entry or a model.")
+            settings["imitation"] = ImitationPlan(**imitation)
         return cls(**settings)
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
         """Return the recipe with some settings changed.
 
         Args:
-            changes: Settings by name: the recipe's own, PPMO's, or the evaluation plan's.
+            changes: Settings by name: the recipe's own, PPMO's, the evaluation plan's, or with their section
+                before them, as in ``imitation.n_updates``.
 
         Raises:
             RecipeError: There is no such setting.
         """
         plain = self.to_dict()
-        sections = {"": plain, "ppmo": plain["ppmo"], "evaluation": plain["evaluation"]}
-        names = {name: "" for name in plain if name not in ("ppmo", "evaluation")}
-        names |= {name: "ppmo" for name in HYPERPARAMETERS}
-        names |= {name: "evaluation" for name in plain["evaluation"]}
-        _refuse_unknown(changes, names, "overrides")
-        for name, value in changes.items():
-            sections[names[name]][name] = value
+        known = {
+            "imitation": [f.name for f in fields(ImitationPlan)],
+            "evaluation": list(plain["evaluation"]),
+            "ppmo": HYPERPARAMETERS,
+            "": [name for name in plain if name not in ("ppmo", "evaluation", "imitation")],
+        }
+        places = {f"{section}.{name}": (section, name) for section in known for name in known[section]}
+        for section in ("evaluation", "ppmo", ""):  # those that need no section before them
+            places |= {name: (section, name) for name in known[section]}
+        _refuse_unknown(changes, places, "overrides")
+        for place, value in changes.items():
+            section, name = places[place]
+            (plain.setdefault(section, {}) if section else plain)[name] = value
         return self.from_dict(plain, "overrides")
 
 

@@ -17,6 +17,7 @@ import yaml
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from tqdm import tqdm
 
 from gym_taskdistill.callbacks import BestDatasetCallback, CheckpointCallback, ScoreProgressBar
 from gym_taskdistill.distill.card import Card, versions
@@ -24,10 +25,21 @@ from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.evaluation import Evaluation, evaluate
-from gym_taskdistill.recipes import Recipe
+from gym_taskdistill.imitation import (
+    CurrentLearners,
+    Recording,
+    imitate,
+    load_expert,
+    record,
+    recording_env,
+)
+from gym_taskdistill.recipes import ImitationPlan, Recipe
 
 #: The seeds of a run's evaluations lie apart: the best dataset is chosen on one, scored on another.
 SELECTION_SEED, SCORE_SEED = 1_000_003, 2_000_003
+
+#: So do those of the recordings of an expert.
+RECORDING_SEED = 3_000_003
 
 #: A run is cut into this many segments, with a checkpoint at each cut.
 N_SEGMENTS = 10
@@ -110,8 +122,11 @@ class Run:
         model.set_logger(Logger(str(self.folder), [TensorBoardOutputFormat(str(self.folder))]))
         if self.checkpoint.is_file():
             model.load_checkpoint(self.checkpoint)
-        elif self.warm_start is not None:
-            model.load_dataset(DistilledDataset.load(self.warm_start))
+        else:
+            if self.warm_start is not None:
+                model.load_dataset(DistilledDataset.load(self.warm_start))
+            if recipe.imitation is not None:
+                self._imitate(model, recipe.imitation, progress_bar)
         plan, total = recipe.evaluation, recipe.total_timesteps
         best = BestDatasetCallback(
             recipe.task,
@@ -171,11 +186,38 @@ class Run:
         return dataset
 
     def _make_env(self) -> VecEnv:
-        env = self.recipe.task.make_vec_env(self.recipe.n_envs, backend=self.recipe.backend)
+        env = self.recipe.task.make_vec_env(self.recipe.n_envs, backend=self.recipe.backend, training=True)
         if not self.recipe.normalize:
             return env
         gamma = float(self.recipe.ppmo.get("gamma", 0.99))
         return VecNormalize(env, gamma=gamma)
+
+    def _imitate(self, model: PPMO, plan: ImitationPlan, progress_bar: bool) -> None:
+        """Distil from an expert before PPMO; what follows starts as if from a dataset."""
+        expert, expert_task = load_expert(plan.expert)
+        env, view = recording_env(self.recipe.task, plan.n_envs, expert_task)
+        recordings: list[Recording] = []
+        with tqdm(total=plan.n_rounds * plan.n_updates, unit="update", disable=not progress_bar) as bar:
+            for i in range(plan.n_rounds):
+                behaviour = CurrentLearners(model) if i else None
+                recordings.append(
+                    record(
+                        expert,
+                        env,
+                        plan.n_steps,
+                        behaviour=behaviour,
+                        noise=plan.noise,
+                        view=view,
+                        seed=RECORDING_SEED + self.seed + i,
+                    )
+                )
+
+                def report(update: int, loss: float) -> None:
+                    bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
+                    bar.update(100)
+
+                imitate(model, Recording.join(recordings), plan.n_updates, plan.batch_size, report)
+        env.close()
 
     def _finish(self, name: str, dataset: DistilledDataset, model: PPMO) -> DistilledDataset:
         """Complete the card of a dataset and save it under ``name``."""

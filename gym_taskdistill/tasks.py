@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from gym_taskdistill.atari import checked_obs_type, is_atari, registered
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.vec_env import EnvPoolVecEnv, GymnasiumVecEnv
 
@@ -44,9 +45,11 @@ ENVPOOL_TASKS = (*(f"{name}-v4" for name in _MUJOCO), *(f"{name}-v5" for name in
 class Task:
     """An environment by its id and keyword arguments.
 
+    Atari games come preprocessed, single and vectorised alike: see `make_atari_env`.
+
     Attributes:
         env_id: A registered id, with or without its module: ``"gym_taskdistill:CartPoleND-v0"``.
-        env_kwargs: Keyword arguments for `gymnasium.make`, plain data.
+        env_kwargs: Keyword arguments for `gymnasium.make`, or for `make_atari_env`; plain data.
 
     >>> Task("CartPoleND-v0", {"n": 2}).action_space
     Discrete(4)
@@ -64,21 +67,14 @@ class Task:
         """The env's registration.
 
         Raises:
-            TaskDistillError: No env has this id.
+            TaskDistillError: No env has this id, or its module cannot be imported.
         """
-        try:
-            return gym.envs.registration._find_spec(self.env_id)
-        except gym.error.Error as error:
-            hint = did_you_mean(self.env_id, gym.registry)
-            raise TaskDistillError(f'There is no env "{self.env_id}": {error}{hint}') from None
-        except ImportError as error:
-            raise TaskDistillError(
-                f'The module before the colon of "{self.env_id}" cannot be imported: {error}'
-            ) from None
+        return registered(self.env_id)
 
     @cached_property
     def _spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
-        env = self.make_env()
+        # The vector env of an Atari game needs no OpenCV.
+        env = self.make_env() if self._make_native is None else self._make_native(1)
         env.close()
         return env.observation_space, env.action_space
 
@@ -95,7 +91,7 @@ class Task:
     @property
     def is_vectorised(self) -> bool:
         """Whether the env computes many copies at once, so that thousands of columns are cheap."""
-        return self._native_vector_env is not None
+        return self._make_native is not None
 
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Make a single gymnasium env.
@@ -107,6 +103,11 @@ class Task:
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
         try:
+            if is_atari(self.spec):
+                # Late: the wrappers bring the whole of the library along.
+                from gym_taskdistill.wrappers.atari import make_atari_env
+
+                return make_atari_env(self.env_id, **kwargs)
             with warnings.catch_warnings():
                 # Who names a version means it: the paper's tasks are in v4.
                 warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
@@ -114,16 +115,21 @@ class Task:
         except (TypeError, ValueError, ImportError, gym.error.Error) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
 
-    def make_vec_env(self, n_envs: int, seed: int | None = None, backend: str = "gymnasium") -> VecEnv:
+    def make_vec_env(
+        self, n_envs: int, seed: int | None = None, backend: str = "gymnasium", training: bool = False
+    ) -> VecEnv:
         """Make ``n_envs`` copies behind SB3's `VecEnv`, with episode statistics.
 
         Args:
             n_envs: Number of columns.
             seed: Seed of the next reset; ``None`` for a random one.
             backend: What computes the envs. ``"gymnasium"``: the official envs, by their own vector env where
-                there is one that resets in the same step, else by SB3's `DummyVecEnv`; scores are reported on
-                these. ``"envpool"``: EnvPool's copies in C++, for the tasks of `ENVPOOL_TASKS`. ``"auto"``:
-                EnvPool where it is installed and has the task, else gymnasium; for training.
+                there is one that resets in the same step (for the pixels of Atari games it is ALE's), else by
+                SB3's `DummyVecEnv`; scores are reported on these. ``"envpool"``: EnvPool's copies in C++, for
+                the tasks of `ENVPOOL_TASKS`. ``"auto"``: EnvPool where it is installed and has the task, else
+                gymnasium; for training.
+            training: Add what helps training and falsifies scores, that is `AtariTraining` to Atari games;
+                the episode statistics stay those of whole games and raw rewards.
 
         Raises:
             TaskDistillError: The env cannot be made, or not by this backend.
@@ -135,22 +141,15 @@ class Task:
             )
         if backend == "envpool" or (backend == "auto" and self._in_envpool):
             return self._make_pool(n_envs, seed)
-        native = self._native_vector_env
-        if native is None:
-            return make_vec_env(self.make_env, n_envs=n_envs, seed=seed)
-        limit = {"max_episode_steps": self.spec.max_episode_steps}
-        try:
-            venv = native(
-                num_envs=n_envs,
-                autoreset_mode=AutoresetMode.SAME_STEP,
-                **{**limit, **self.spec.kwargs, **self.env_kwargs},
-            )
-        except (TypeError, ValueError) as error:
-            raise TaskDistillError(f"{self} cannot be made: {error}") from None
-        venv.spec = copy.deepcopy(self.spec)
-        venv.spec.kwargs.update(self.env_kwargs)
-        vec_env = VecMonitor(GymnasiumVecEnv(venv))
-        vec_env.seed(seed)
+        if self._make_native is None:
+            vec_env: VecEnv = make_vec_env(self.make_env, n_envs=n_envs, seed=seed)
+        else:
+            vec_env = VecMonitor(self._make_native(n_envs))
+            vec_env.seed(seed)
+        if training and is_atari(self.spec):
+            from gym_taskdistill.atari_vec_env import AtariTraining
+
+            return AtariTraining(vec_env)
         return vec_env
 
     @property
@@ -182,10 +181,34 @@ class Task:
         first = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         return VecMonitor(EnvPoolVecEnv(make, self.spec, first))
 
-    @cached_property
-    def _native_vector_env(self) -> Any:
-        """Our own vector env of this task; others' cannot be relied on to reset in the same step."""
+    @property
+    def _make_native(self) -> Callable[[int], GymnasiumVecEnv] | None:
+        """Our vector env of this task, or ALE's; others' cannot be relied on to reset in the same step."""
+        if is_atari(self.spec):
+            pixels = checked_obs_type(self.env_kwargs.get("obs_type", "pixels")) == "pixels"
+            return self._make_pixels if pixels else None
         entry_point = self.spec.vector_entry_point
-        if not isinstance(entry_point, str) or not entry_point.startswith("gym_taskdistill."):
-            return None
-        return load_env_creator(entry_point)
+        ours = isinstance(entry_point, str) and entry_point.startswith("gym_taskdistill.")
+        return self._make_own if ours else None
+
+    def _make_pixels(self, n_envs: int) -> GymnasiumVecEnv:
+        from gym_taskdistill.atari_vec_env import AtariVecEnv
+
+        return AtariVecEnv(
+            self.env_id, n_envs, **{k: v for k, v in self.env_kwargs.items() if k != "obs_type"}
+        )
+
+    def _make_own(self, n_envs: int) -> GymnasiumVecEnv:
+        assert isinstance(self.spec.vector_entry_point, str)
+        limit = {"max_episode_steps": self.spec.max_episode_steps}
+        try:
+            venv: Any = load_env_creator(self.spec.vector_entry_point)(
+                num_envs=n_envs,
+                autoreset_mode=AutoresetMode.SAME_STEP,
+                **{**limit, **self.spec.kwargs, **self.env_kwargs},
+            )
+        except (TypeError, ValueError) as error:
+            raise TaskDistillError(f"{self} cannot be made: {error}") from None
+        venv.spec = copy.deepcopy(self.spec)
+        venv.spec.kwargs.update(self.env_kwargs)
+        return GymnasiumVecEnv(venv)

@@ -12,6 +12,8 @@ import tyro
 
 from gym_taskdistill import recipes
 from gym_taskdistill.cli import dataset_path, key_values, print_scores, run_command
+from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.runs import Run, use_threads
 
 
@@ -50,6 +52,10 @@ class TrainArgs:
     warm_start: str | None = None
     """A dataset file or zoo entry to start from, in place of random rows."""
 
+    roll_back: str | None = None
+    """A dataset file or zoo entry with an encoder of l layers, to start from with l - 1: its first layers and
+    its rows are kept, one more layer becomes the learners'."""
+
     device: str = "auto"
     """Torch device: auto, cpu or cuda."""
 
@@ -83,11 +89,23 @@ def _new_run(args: TrainArgs) -> Run:
         changes["total_timesteps"] = args.total_timesteps
     recipe = recipe.override(changes)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
-    start = None if args.warm_start is None else str(dataset_path(args.warm_start, None, {}))
+    source = args.warm_start or args.roll_back
+    start = None if source is None else str(dataset_path(source, None, {}))
+    if args.roll_back is not None:
+        recipe = recipe.override({"encoder_layers": _one_layer_less(args, str(start))})
     kwargs = [f"{key}{value}" for key, value in recipe.env_kwargs.items()]
     env = [] if args.env_id is None else [args.env_id]
     name = "-".join([Path(args.recipe).stem, *env, *kwargs]).replace(":", "-")
     return Run.create(recipe, seed, args.out, name, start)
+
+
+def _one_layer_less(args: TrainArgs, path: str) -> int:
+    if args.warm_start is not None:
+        raise TaskDistillError("Give --warm-start or --roll-back, not both: both say what to start from.")
+    n_layers = DistilledDataset.load(path).encoder_layers
+    if not n_layers:
+        raise TaskDistillError(f"{args.roll_back} has no encoder that could be rolled back.")
+    return n_layers - 1
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ class GymnasiumVecEnv(VecEnv):
 
     Args:
         venv: A vector env in `AutoresetMode.SAME_STEP`.
+        info_keys: Numbers in the vector env's info that every ``infos[i]`` shall hold too.
 
     Raises:
         TaskDistillError: The env resets in another way.
@@ -34,13 +35,14 @@ class GymnasiumVecEnv(VecEnv):
     (2, 4)
     """
 
-    def __init__(self, venv: VectorEnv) -> None:
+    def __init__(self, venv: VectorEnv, info_keys: Sequence[str] = ()) -> None:
         mode = venv.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
             raise TaskDistillError(
                 f"SB3 needs vector envs that reset in the same step, but {venv} has autoreset mode {mode}; "
                 "make it with autoreset_mode=AutoresetMode.SAME_STEP."
             )
+        self._info_keys = tuple(info_keys)
         self._wrap(venv)
 
     def _wrap(self, venv: VectorEnv) -> None:
@@ -69,7 +71,7 @@ class GymnasiumVecEnv(VecEnv):
         """Step all envs; see the class for what the infos hold."""
         obs, rewards, terminated, truncated, info = self.venv.step(self.actions)
         dones = terminated | truncated
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos = [{key: info[key][i].item() for key in self._info_keys} for i in range(self.num_envs)]
         for i in np.flatnonzero(dones):
             infos[i]["terminal_observation"] = np.array(info["final_obs"][i])
             infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
@@ -81,7 +83,7 @@ class GymnasiumVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Return a frame of each env, or nothing if the env does not render arrays."""
-        frames: Any = self.venv.render()
+        frames: Any = None if self.render_mode is None else self.venv.render()
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from gym_taskdistill import __main__, evaluate, train, zoo
 from gym_taskdistill.cli import key_values
@@ -63,6 +64,21 @@ def test_train_writes_a_run_and_prints_its_score(tmp_path: Path, capsys: pytest.
     assert dataset.card.env_kwargs == {"n": 1}
 
 
+def test_an_encoder_is_rolled_back_by_one_flag(tmp_path: Path) -> None:
+    argv = ["cartpole", "--total-timesteps", "256", "--no-progress-bar", "--out", str(tmp_path)]
+    few = [*TINY, "final_agents=1", "final_episodes=1", "n_agents=1"]
+    train.main([*argv, "--set", *few, "encoder_layers=2"])
+    first = DistilledDataset.load(tmp_path / "cartpole-n2_1" / "last.safetensors")
+    frozen = ["learning_rate=0.0", "encoder_learning_rate=0.0"]
+    source = str(tmp_path / "cartpole-n2_1" / "last.safetensors")
+    train.main([*argv, "--roll-back", source, "--set", *few, *frozen])
+    second = DistilledDataset.load(tmp_path / "cartpole-n2_2" / "last.safetensors")
+    assert (first.encoder_layers, second.encoder_layers) == (2, 1)
+    assert torch.equal(first.x, second.x)
+    assert set(second.encoder) == {"0.weight", "0.bias"}
+    assert all(torch.equal(first.encoder[name], second.encoder[name]) for name in second.encoder)
+
+
 def test_train_takes_any_env(tmp_path: Path) -> None:
     argv = ["Acrobot-v1", "--total-timesteps", "256", "--no-progress-bar", "--out", str(tmp_path)]
     train.main([*argv, "--set", *TINY, "final_agents=1", "final_episodes=1", "n_agents=1"])
@@ -79,6 +95,8 @@ def test_train_takes_any_env(tmp_path: Path) -> None:
         (["--set", "batch_size=7"], "batch_size=7 must be a multiple"),
         (["--warm-start", "CartPoleND-v0/n=2,k_mni"], "k_min"),
         (["--resume", "nowhere"], "not the folder of a run"),
+        (["--roll-back", "CartPoleND-v0/n=2,k_min"], "has no encoder"),
+        (["--roll-back", "CartPoleND-v0/n=2,k_min", "--warm-start", "CartPoleND-v0/n=2,k_min"], "not both"),
     ],
 )
 def test_mistakes_in_train(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from gym_taskdistill import recipes
 from gym_taskdistill.distill.ppmo import PPMO
-from gym_taskdistill.recipes import Recipe, RecipeError
+from gym_taskdistill.recipes import ImitationPlan, Recipe, RecipeError
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -45,6 +45,10 @@ def test_overrides_reach_every_section() -> None:
     recipe = recipes.load("cartpole").override({"k": 7, "n_envs": 8, "final_agents": 3, "gamma": 0.9})
     assert (recipe.ppmo["k"], recipe.n_envs, recipe.evaluation.final_agents) == (7, 8, 3)
     assert recipe.ppmo["gamma"] == 0.9
+    both = recipe.override({"imitation.expert": "mine", "imitation.n_envs": 3, "ppmo.batch_size": 64})
+    assert both.imitation == ImitationPlan("mine", n_envs=3)
+    assert (both.n_envs, both.ppmo["batch_size"]) == (8, 64)
+    assert Recipe.from_dict(both.to_dict()) == both
 
 
 def test_schedules_and_numbers_are_read() -> None:
@@ -69,6 +73,8 @@ def test_schedules_and_numbers_are_read() -> None:
         ("env_id: CartPoleND-v0\nn_envs: 0", "n_envs must be at least 1"),
         ("env_id: CartPoleND-v0\nfamily: [{n: 1}]", "needs a mapping when"),
         ("n_envs: 3", "env_id must name"),
+        ("env_id: CartPoleND-v0\nimitation: {n_steps: 3}", "imitation: expert must name"),
+        ("env_id: CartPoleND-v0\nimitation: {expert: a, n_step: 3}", 'Did you mean "n_steps"'),
         ("- 1", "must be a mapping of settings"),
         ("a: [", "cannot be read"),
         ("!!python/object/apply:os.system ['true']", "cannot be read"),

@@ -16,6 +16,7 @@ from gym_taskdistill import recipes
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.recipes import Recipe
 from gym_taskdistill.runs import Run
 
@@ -122,6 +123,26 @@ def test_a_warm_start_begins_where_the_dataset_is(uninterrupted: Run, tmp_path: 
     assert last.inner_lr == pytest.approx(first.inner_lr, rel=1e-6)
     with pytest.raises(TaskDistillError, match=r"x has shape \(2, 4\)"):
         Run.create(short_recipe(k=5), 0, tmp_path, "misfit", str(start)).execute(progress_bar=False)
+
+
+def test_a_run_may_begin_by_imitation(tmp_path: Path) -> None:
+    recipe = short_recipe(
+        total_timesteps=2048,
+        learning_rate=0.02,
+        **{
+            "imitation.expert": "CartPoleND-v0/n=1,k_min",
+            "imitation.n_steps": 1024,
+            "imitation.n_rounds": 2,
+            "imitation.n_updates": 200,
+            "critic_warmup": 2048,  # so that nothing is learned but by imitation
+        },
+    )
+    run = Run.create(recipe, 0, tmp_path, "imitation")
+    dataset = run.execute(progress_bar=False)
+    again = Run.create(recipe, 0, tmp_path, "again").execute(progress_bar=False)
+    assert torch.equal(dataset.x, again.x)
+    assert dataset.card.recipe["imitation"]["expert"] == "CartPoleND-v0/n=1,k_min"
+    assert evaluate(dataset, 20, 4, seed=9).mean > 200  # random rows: about 20
 
 
 def test_the_score_uses_other_seeds_and_lands_on_the_card(uninterrupted: Run) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +17,7 @@ from gym_taskdistill.tasks import Task
 from gym_taskdistill.vec_env import GymnasiumVecEnv
 
 CARTPOLE_2D = Task("CartPoleND-v0", {"n": 2})
+PONG, PONG_RAM = Task("PongNoFrameskip-v4"), Task("PongNoFrameskip-v4", {"obs_type": "ram"})
 
 
 @pytest.mark.parametrize(
@@ -24,10 +27,15 @@ CARTPOLE_2D = Task("CartPoleND-v0", {"n": 2})
         (Task("gym_taskdistill:CartPoleND-v0"), (4,), spaces.Discrete(2)),
         (Task("CartPole-v1"), (4,), spaces.Discrete(2)),
         (Task("Pendulum-v1", {"g": 5.0}), (3,), spaces.Box(-2, 2, (1,))),
+        (PONG, (4, 84, 84), spaces.Discrete(6)),
+        (PONG_RAM, (128,), spaces.Discrete(6)),
+        (Task("ale_py:ALE/Pong-v5", {"full_action_space": True}), (4, 84, 84), spaces.Discrete(18)),
     ],
     ids=str,
 )
 def test_spaces_and_envs(task: Task, obs_shape: tuple[int, ...], actions: gym.Space) -> None:
+    if len(obs_shape) == 3:
+        pytest.importorskip("cv2")
     assert task.observation_space.shape == obs_shape
     assert task.action_space == actions
     env, vec_env = task.make_env(), task.make_vec_env(3)
@@ -65,6 +73,35 @@ def test_our_own_envs_are_vectorised_natively_and_others_by_sb3() -> None:
     # Gymnasium's own CartPole has a vector env too, but not one that resets in the same step.
     assert not Task("CartPole-v1").is_vectorised
     assert isinstance(Task("CartPole-v1").make_vec_env(2), DummyVecEnv)
+    # ALE's vector env does so, but shows only pixels.
+    assert PONG.is_vectorised
+    assert Task("ALE/Pong-v5", {"obs_type": "pixels"}).is_vectorised
+    assert not PONG_RAM.is_vectorised
+    assert isinstance(PONG_RAM.make_vec_env(1), DummyVecEnv)
+
+
+def test_the_vector_env_of_atari_pixels_needs_no_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    task = Task("PongNoFrameskip-v4")
+    assert task.observation_space.shape == (4, 84, 84)
+    assert task.make_vec_env(1).reset().shape == (1, 4, 84, 84)
+    with pytest.raises(TaskDistillError, match=r"gym-taskdistill\[atari\]"):
+        task.make_env()
+
+
+@pytest.mark.parametrize("task", [PONG, PONG_RAM, Task("ale_py:ALE/Pong-v5", {"noop_max": 1})], ids=str)
+def test_the_spec_of_an_atari_game_makes_the_task_again(task: Task) -> None:
+    vec_env = task.make_vec_env(2, training=True)
+    specs = vec_env.get_attr("spec")
+    if task is PONG:
+        specs.append(Task(task.env_id, {"obs_type": "pixels"}).make_vec_env(1).get_attr("spec")[0])
+    for spec in specs:
+        assert spec.id == task.env_id.rpartition(":")[2]
+        assert spec.kwargs == task.env_kwargs
+    if task is PONG_RAM:
+        single = task.make_env(render_mode="rgb_array").spec
+        assert single is not None
+        assert (single.id, single.kwargs) == (task.env_id, {"obs_type": "ram", "render_mode": "rgb_array"})
 
 
 def test_a_vec_env_tells_its_spec_and_leaves_the_registry_alone() -> None:
@@ -115,6 +152,9 @@ def test_the_time_limit_may_be_an_argument() -> None:
         ("CartPolND-v0", r'There is no env "CartPolND-v0".*Did you mean "CartPoleND-v0"\?'),
         ("CartPoleND-v7", r'There is no env "CartPoleND-v7"'),
         ("", 'There is no env ""'),
+        ("ALE/Pang-v5", r'There is no env "ALE/Pang-v5".*Did you mean "ALE/Pong-v5"\?'),
+        ("PongNoFrameskip-v5", r'There is no env "PongNoFrameskip-v5"'),
+        ("Pong-v4", "Pong-v4 skips a random number of frames"),
         ("no_such_module:CartPole-v1", 'module before the colon of "no_such_module:CartPole-v1"'),
         pytest.param(
             "Hopper-v3",
@@ -135,6 +175,30 @@ def test_an_unknown_argument_is_refused(task: Task) -> None:
     for use in (task.make_env, lambda: task.make_vec_env(2)):
         with pytest.raises(TaskDistillError, match=rf"^{task} cannot be made: .*'m'"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"obs_type": "rgb"}, 'There is no obs_type "rgb"; use pixels or ram'),
+        ({"frameskip": 1}, 'PongNoFrameskip-v4 has no argument "frameskip"; known are obs_type'),
+        ({"obs_type": "ram", "noop_max": "many"}, "noop_max of PongNoFrameskip-v4 must be a whole number"),
+    ],
+)
+def test_a_wrong_argument_of_an_atari_game_is_refused(kwargs: dict[str, Any], message: str) -> None:
+    task = Task("PongNoFrameskip-v4", kwargs)
+    for use in (task.make_env, lambda: task.make_vec_env(2), lambda: task.observation_space):
+        with pytest.raises(TaskDistillError, match=message):
+            use()
+    with pytest.raises(TaskDistillError, match="EnvPool has no faithful copy of PongNoFrameskip-v4"):
+        task.make_vec_env(2, backend="envpool")
+
+
+@pytest.mark.parametrize("task", [PONG, PONG_RAM], ids=str)
+def test_a_missing_rom_is_named(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    with pytest.raises(TaskDistillError, match="ROM of PongNoFrameskip-v4 cannot be read: "):
+        task.make_vec_env(1)
 
 
 def test_a_wrong_argument_is_refused() -> None:

@@ -186,6 +186,28 @@ def test_attributes_are_those_of_the_vector_env() -> None:
         vec_env.get_attr("no_such_attribute")
 
 
+def test_infos_hold_the_numbers_asked_for() -> None:
+    venv = CartPoleNDVectorEnv(3, autoreset_mode=AutoresetMode.SAME_STEP)
+    step = venv.step
+
+    def step_and_count(actions: np.ndarray) -> Any:
+        *rest, info = step(actions)
+        return *rest, {**info, "count": np.array([4, 5, 6]), "other": np.zeros(3)}
+
+    venv.step = step_and_count  # type: ignore[method-assign]
+    vec_env = GymnasiumVecEnv(venv, info_keys=("count",))
+    vec_env.reset()
+    *_, infos = vec_env.step(np.ones(3, dtype=int))
+    assert infos == [{"count": 4}, {"count": 5}, {"count": 6}]
+    assert all(type(info["count"]) is int for info in infos)
+
+
+def test_no_frames_without_a_render_mode() -> None:
+    vec_env = adapted(2)
+    vec_env.reset()
+    assert list(vec_env.get_images()) == [None, None]
+
+
 def test_frames_of_every_env() -> None:
     pytest.importorskip("pygame")
     vec_env = adapted(2, render_mode="rgb_array")

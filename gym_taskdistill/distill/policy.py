@@ -219,6 +219,9 @@ class DistillationPolicy(BasePolicy):
     def load_dataset(self, dataset: DistilledDataset) -> None:
         """Start from a dataset instead of random rows.
 
+        Of a longer encoder the first layers are taken: rolling it back (paper, section 5.1) keeps what is
+        left of it, and the rows.
+
         Raises:
             TaskDistillError: The dataset's rows, labels or encoder have other shapes.
         """
@@ -226,7 +229,11 @@ class DistillationPolicy(BasePolicy):
         other = {"x": dataset.x, "y": dataset.y, "log_std": dataset.log_std}
         names = encoder_state(self.encoder)
         own |= {f"encoder.{n}": p for n, p in zip(names, self.encoder_params, strict=True)}
-        other |= {f"encoder.{n}": p.unsqueeze(0) for n, p in dataset.encoder.items()}
+        other |= {
+            f"encoder.{n}": p.unsqueeze(0)
+            for n, p in dataset.encoder.items()
+            if int(n.partition(".")[0]) < self.encoder_layers
+        }
         for name in {**own, **other}:
             mine, theirs = (_shape(tensors.get(name)) for tensors in (own, other))
             if mine != theirs:

@@ -360,7 +360,7 @@ class PPMO(OnPolicyAlgorithm):
         """Start from a dataset instead of random rows; the critic still starts afresh.
 
         Args:
-            dataset: Of the same shapes and, where it has one, the same encoder.
+            dataset: Of the same shapes, with at least this object's encoder layers.
 
         Raises:
             TaskDistillError: The dataset does not fit this object's settings.

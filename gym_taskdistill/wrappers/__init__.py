@@ -1,6 +1,7 @@
-"""Wrappers that show a raw env as the learners of a dataset see it."""
+"""Raw envs as the learners of a dataset see them."""
 
+from gym_taskdistill.wrappers.atari import make_atari_env
 from gym_taskdistill.wrappers.encode import EncodeObservation
 from gym_taskdistill.wrappers.normalize import FrozenNormalizeObservation
 
-__all__ = ["EncodeObservation", "FrozenNormalizeObservation"]
+__all__ = ["EncodeObservation", "FrozenNormalizeObservation", "make_atari_env"]
