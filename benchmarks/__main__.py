@@ -18,6 +18,7 @@ BENCHMARKS = {
     "env": "env steps of CartPoleND beside Gymnasium's cart-poles",
     "ppmo": "training steps of PPMO beside SB3's PPO",
     "mujoco": "the same on MuJoCo, with observation statistics",
+    "atari": "the same on Pong, by a linear probe on a trained encoder",
     "inner_step": "training fresh agents in one step",
     "import": "importing the library",
     "demo": "the default training job, to its end",
@@ -32,8 +33,8 @@ def run(name: str) -> Report:
     """Run a benchmark by its name."""
     if name == "env":
         return _env_report()
-    if name == "mujoco":
-        return importlib.import_module("benchmarks.bench_ppmo").measure_mujoco()
+    if name in ("mujoco", "atari"):
+        return getattr(importlib.import_module("benchmarks.bench_ppmo"), f"measure_{name}")()
     if name.startswith("demo"):
         n = name.removeprefix("demo")
         return importlib.import_module("benchmarks.bench_demo").measure(int(n) if n else None)

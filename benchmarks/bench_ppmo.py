@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from benchmarks import Report, Row, at_least, best_seconds
 from gym_taskdistill import PPMO, recipes
+from gym_taskdistill.distill.card import is_image, space_to_dict
 from gym_taskdistill.recipes import Recipe
 
 #: The recipe for two axes, with the env of one, which is SB3's CartPole-v1.
@@ -30,12 +33,14 @@ LARGE = RECIPE.override({"n_envs": 64, "batch_size": 4096})
 
 #: MuJoCo with 8 learners, as its recipes have it but for their 16.
 MUJOCO = [recipes.load(f"{name}-v4").override({"n_learners": 8}) for name in ("Hopper", "HalfCheetah")]
-ROUNDS, MIN_STEPS = 5, 16_384
+#: Atari by a linear probe, as its recipe has it.
+ATARI = recipes.load("PongNoFrameskip-v4")
+ROUNDS, MIN_STEPS = 5, {False: 16_384, True: 4_096}
 
 
 def vec_env(recipe: Recipe, backend: str) -> VecEnv:
     """Make the recipe's columns of envs."""
-    env = recipe.task.make_vec_env(recipe.n_envs, backend=backend)
+    env = recipe.task.make_vec_env(recipe.n_envs, backend=backend, training=True)
     return VecNormalize(env) if recipe.normalize else env
 
 
@@ -45,16 +50,23 @@ def ppmo(recipe: Recipe) -> PPMO:
 
 
 def sb3_ppo(recipe: Recipe, env: VecEnv) -> PPO:
-    """Make SB3's PPO with the same rollouts, minibatches and passes; its nets are 64-64 tanh too."""
+    """Make SB3's PPO with the same rollouts, minibatches and passes, and nets like the learners'."""
     same = {name: recipe.ppmo[name] for name in ("n_steps", "batch_size", "n_epochs", "ent_coef")}
-    return PPO("MlpPolicy", env, seed=0, device="cpu", **same)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of frames that are stacked already SB3 says that they are odd
+        return PPO("CnnPolicy" if has_images(recipe) else "MlpPolicy", env, seed=0, device="cpu", **same)
 
 
-def learner(model: OnPolicyAlgorithm) -> Callable[[], None]:
+def has_images(recipe: Recipe) -> bool:
+    """Tell whether the recipe's learners see images."""
+    return is_image(space_to_dict(recipe.task.observation_space))
+
+
+def learner(model: OnPolicyAlgorithm, steps: int = MIN_STEPS[False]) -> Callable[[], None]:
     """Return a function that trains for some meta-epochs, the same number of env steps for all."""
 
     def run() -> None:
-        model.learn(MIN_STEPS, reset_num_timesteps=False)
+        model.learn(steps, reset_num_timesteps=False)
 
     run()  # the first call allocates
     return run
@@ -101,7 +113,8 @@ def profile(recipe: Recipe, meta_epochs: int = 10) -> dict[str, float]:
         (model.rollout_buffer, "compute_returns_and_advantage", "rollout: buffer"),
         (model.policy, "sample_learners", "sampling fresh learners"),
         (model.policy, "train_learners", "inner step, forward with graph"),
-        (model.policy, "predict_values", "critic, forward"),
+        (model.policy, "features", "encoder, forward"),
+        (model.policy, "values", "critic, forward"),
         (model, "loss", "outer loss, forward"),
         (torch.Tensor, "backward", "backward (dataset through the inner step, critic)"),
         (model.optimizer, "step", "optimisers"),
@@ -123,21 +136,27 @@ def profile(recipe: Recipe, meta_epochs: int = 10) -> dict[str, float]:
     return {part: seconds / meta_epochs for part, seconds in watch.seconds.items()}
 
 
-def compare(recipe: Recipe, peer: VecEnv, peer_name: str, target: float | None) -> list[Row]:
-    """Measure env steps per CPU second of PPMO beside SB3's PPO: on the peer's envs, and on ours."""
-    here = vec_env(recipe, recipe.backend)
-    seconds = best_seconds(
-        learner(ppmo(recipe)),
-        learner(sb3_ppo(recipe, peer)),
-        learner(sb3_ppo(recipe, here)),
-        rounds=ROUNDS,
-    )
-    ours, theirs, theirs_here = (MIN_STEPS / s for s in seconds)
+def compare(
+    recipe: Recipe, peer: VecEnv | None, peer_name: str = "", target: float | None = None
+) -> list[Row]:
+    """Measure env steps per CPU second of PPMO beside SB3's PPO: on the peer's envs, and on ours.
+
+    Args:
+        recipe: What to train.
+        peer: Other envs for SB3's PPO; without them the target is for our own.
+        peer_name: Their name.
+        target: Ratio aimed at.
+    """
+    steps = MIN_STEPS[has_images(recipe)]
+    models: list[OnPolicyAlgorithm] = [ppmo(recipe), sb3_ppo(recipe, vec_env(recipe, recipe.backend))]
+    if peer is not None:
+        models.append(sb3_ppo(recipe, peer))
+    seconds = best_seconds(*(learner(model, steps) for model in models), rounds=ROUNDS)
+    ours, here, *there = (steps / s for s in seconds)
     name = f"{recipe.env_id}, {recipe.n_envs} envs, batch {recipe.ppmo['batch_size']}: PPMO / SB3 PPO"
-    return [
-        at_least(f"{name}, {peer_name}", ours, theirs, target, "steps/s"),
-        at_least(f"{name}, same envs", ours, theirs_here, unit="steps/s"),
-    ]
+    rows = [at_least(f"{name}, {peer_name}", ours, theirs, target, "steps/s") for theirs in there]
+    same = at_least(f"{name}, same envs", ours, here, None if there else target, "steps/s")
+    return [*rows, same]
 
 
 def profile_text(recipe: Recipe) -> str:
@@ -158,6 +177,17 @@ def measure() -> Report:
         peer = make_vec_env("CartPole-v1", n_envs=recipe.n_envs)
         rows += compare(recipe, peer, "DummyVecEnv", target)
     return Report(rows, [profile_text(SMALL)])
+
+
+def measure_atari() -> Report:
+    """Measure the training of an Atari game behind an encoder, and profile it."""
+    rows = compare(ATARI, None, target=1.2)
+    plain = ATARI.override({"mixed_precision": False})
+    own = plain.override({"share_features_extractor": False})
+    for name, recipe in (("in float32", plain), ("in float32, critic of its own", own)):
+        (row,) = compare(recipe, None)
+        rows.append(dataclasses.replace(row, name=f"{row.name}, {name}"))
+    return Report(rows, [profile_text(ATARI)])
 
 
 def measure_mujoco() -> Report:

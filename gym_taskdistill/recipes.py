@@ -266,7 +266,8 @@ def _find(name: str) -> tuple[Path, str | None]:
         return path, None
     if name in names():
         return root / f"{name}.yaml", None
-    found = [p for p in sorted(root.glob("*.yaml")) if _bare(name) in _env_ids(_read(p))]
+    recipes = sorted(root.glob("*.yaml"), key=lambda p: p.stem)
+    found = [p for p in recipes if _bare(name) in _env_ids(_read(p))]
     if found:
         default = [p for p in found if _read(p).get("default")]
         return (default or found)[0], name

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from gym_taskdistill.atari_vec_env import AtariTraining, AtariVecEnv
 from gym_taskdistill.errors import TaskDistillError
@@ -161,6 +162,33 @@ def test_training_ends_at_lost_lives_but_games_are_counted_whole(task: Task) -> 
     assert len(kept) >= 3
     for last, copy in kept:
         np.testing.assert_array_equal(last, copy)
+
+
+class Lives(gym.Env[np.ndarray, int]):
+    """A game of one byte whose lives are told beforehand."""
+
+    observation_space = gym.spaces.Box(0, 255, (1,), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+    told = (2, 2, 1, 2, 0, 0)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        self.steps = 0
+        return np.zeros(1, dtype=np.uint8), {"lives": 2}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        lives = self.told[self.steps]
+        self.steps += 1
+        obs = np.full(1, self.steps, dtype=np.uint8)
+        return obs, 0.0, self.steps == len(self.told), False, {"lives": lives}
+
+
+def test_a_game_at_zero_lives_goes_on_until_it_ends() -> None:
+    vec_env = AtariTraining(DummyVecEnv([Lives]))
+    vec_env.reset()
+    steps = [vec_env.step(np.zeros(1, dtype=int)) for _ in range(12)]
+    assert [bool(dones[0]) for _, _, dones, _ in steps] == [False, False, True, False, False, True] * 2
+    terminal = [infos[0]["terminal_observation"][0] for _, _, dones, infos in steps if dones[0]]
+    assert terminal == [3, 6, 3, 6]
 
 
 def test_training_changes_nothing_elsewhere() -> None:

@@ -36,6 +36,11 @@ def test_an_env_id_finds_its_recipe_or_the_default() -> None:
     assert acrobot.ppmo == recipes.load("default").ppmo
 
 
+def test_an_atari_game_is_played_by_its_pixels_unless_asked_otherwise() -> None:
+    assert recipes.load("PongNoFrameskip-v4").variant == "level-4"
+    assert recipes.load("atari-ram").task.observation_space.shape == (128,)
+
+
 def test_a_recipe_survives_plain_data() -> None:
     recipe = recipes.load("cartpole-universal-few", {"n": 3})
     assert Recipe.from_dict(recipe.to_dict()) == recipe

@@ -11,6 +11,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import Tensor
 
+from gym_taskdistill.distill.card import is_image, space_to_dict
+
 
 class LearnerRolloutBuffer(RolloutBuffer):
     """SB3's rollout buffer for M learners with E envs each.
@@ -38,10 +40,11 @@ class LearnerRolloutBuffer(RolloutBuffer):
         super().__init__(*args, **kwargs)
 
     def reset(self) -> None:
-        """Empty the buffer; observations are kept in float32 unless they are integers (images)."""
+        """Empty the buffer; images are kept as bytes, all other observations in float32."""
         super().reset()
-        if self.observations.dtype == np.float64:
-            self.observations = self.observations.astype(np.float32)
+        # Bytes that are no images, such as a game's RAM, reach the buffer normalised.
+        if not is_image(space_to_dict(self.observation_space)):
+            self.observations = self.observations.astype(np.float32, copy=False)
 
     def add_step(
         self, obs: np.ndarray, actions: np.ndarray, rewards: np.ndarray, episode_starts: np.ndarray

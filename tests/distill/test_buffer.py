@@ -190,6 +190,10 @@ def test_observations_are_kept_in_float32_and_images_as_they_are() -> None:
         2, spaces.Box(0, 255, (1, 4, 4), dtype=np.uint8), spaces.Discrete(2), "cpu", n_envs=2
     )
     assert images.observations.dtype == np.uint8
+    ram = LearnerRolloutBuffer(
+        2, spaces.Box(0, 255, (128,), dtype=np.uint8), spaces.Discrete(2), "cpu", n_envs=2
+    )
+    assert ram.observations.dtype == np.float32  # it comes normalised
 
 
 def test_a_rollout_must_be_complete() -> None:
