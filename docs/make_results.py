@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from paper_tables import PAPER_TABLE_1, PAPER_TABLE_4
+from paper_tables import PAPER_ATARI_RL, PAPER_TABLE_1, PAPER_TABLE_2, PAPER_TABLE_4
 
 from gym_taskdistill import zoo
 from gym_taskdistill.distill.card import Card, Score
@@ -40,6 +40,16 @@ AXES = sorted({n for n, _ in PAPER_TABLE_1})
 MUJOCO = {*(task.removesuffix("-v4") for task in PAPER_TABLE_4), "InvertedPendulum", "Pusher", "Swimmer"}
 
 NONE = "–"
+
+#: What stands to the right of the paper's figures.
+OWN_COLUMNS = (
+    "ours, stochastic",
+    "ours, minimum",
+    "ours, deterministic",
+    "agents × episodes",
+    "env steps",
+    "wall-clock",
+)
 
 INTRODUCTION = """\
 # Results
@@ -86,8 +96,19 @@ tested each dataset by 1000 agents with one episode each. They are left out for 
 observations or rewards. Pusher-v4 cannot run on mujoco >= 3.
 
 The two ± differ: the paper's is over 5 distillations, in RL over 5 agents; ours is over the agents trained
-on one dataset. Ours are drawn from the distribution over which the dataset was distilled; the minimum is
-that of the stochastic ones."""
+on one dataset. Ours are drawn from the distribution over which the dataset was distilled, for more than one
+inner step from Λ, one of several in that distribution; the minimum is that of the stochastic ones."""
+
+ATARI_TEXT = """\
+## Atari: Table 2 side by side
+
+An encoder of l layers is trained by the outer loop and shared by all learners, which are the remaining
+layers of the Nature CNN, drawn afresh; l = 4 is a linear probe, l = 0 full distillation. The paper's figures
+are those of its Table 2a, 100 agents with 100 games each; * had not converged, † ran on 6 GPUs. Games are
+whole, frames are skipped by fours without sticky actions, and rewards are raw; ours are drawn from the
+distribution over which the dataset was distilled. A game's RAM, 128 bytes for a multi-layer perceptron, is
+not the paper's setting: there full distillation is affordable on two cores. The env steps are PPMO's; those
+recorded of an expert stand in the card's recipe."""
 
 OTHERS_TEXT = """\
 ## Other tasks
@@ -150,6 +171,12 @@ class Entry(NamedTuple):
         return self.zoo_entry.env_id.rpartition("-v")[0] in MUJOCO
 
     @property
+    def game(self) -> str | None:
+        """The name of the Atari game if the entry belongs into the section of Table 2."""
+        name = self.zoo_entry.env_id.rpartition("/")[2].rpartition("-")[0].removesuffix("NoFrameskip")
+        return name if name in PAPER_TABLE_2 else None
+
+    @property
     def size(self) -> str:
         """Rows and inner steps in words."""
         steps = self.dataset.inner_steps
@@ -174,18 +201,22 @@ def build(root: Path | None = None, controls: Path | None = None) -> str:
     entries = [Entry(entry, entry.load()) for entry in zoo.entries(root=root)]
     cartpole = sorted((e for e in entries if e.axes is not None), key=_row_order)
     mujoco = sorted((e for e in entries if e.is_mujoco), key=_mujoco_order)
-    others = [entry for entry in entries if entry.axes is None and not entry.is_mujoco]
+    atari = sorted((e for e in entries if e.game is not None), key=_atari_order)
+    placed = {id(entry) for entry in [*cartpole, *mujoco, *atari]}
+    others = [entry for entry in entries if id(entry) not in placed]
     parts = [INTRODUCTION, TABLE_1_TEXT, _table_1(cartpole)]
     if cartpole:
         parts += [MINIMUM_TEXT, _minimum_table(cartpole), COST_TEXT, _cost_table(cartpole)]
     if mujoco:
         parts += [MUJOCO_TEXT, _mujoco_table(mujoco)]
+    if atari:
+        parts += [ATARI_TEXT, _atari_table(atari)]
     if others:
         parts += [OTHERS_TEXT, _others_table(others)]
     cards = sorted((CONTROLS if controls is None else controls).glob("*.json"))
     if cards:
         parts += [CONTROL_TEXT, _control_table(cards, entries)]
-    parts += [REPRODUCE_TEXT, *_commands([*cartpole, *mujoco, *others])]
+    parts += [REPRODUCE_TEXT, *_commands([*cartpole, *mujoco, *atari, *others])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -249,6 +280,10 @@ def _row_order(entry: Entry) -> tuple[int, int, str]:
 def _mujoco_order(entry: Entry) -> tuple[str, str, int, str]:
     version = entry.zoo_entry.env_id.rpartition("-")[2]
     return version, entry.card.task, entry.dataset.inner_steps, entry.card.variant
+
+
+def _atari_order(entry: Entry) -> tuple[str, str, int, str]:
+    return entry.game or "", entry.card.task, -entry.dataset.encoder_layers, entry.card.variant
 
 
 # -- tables -----------------------------------------------------------------------------------------
@@ -316,12 +351,7 @@ def _mujoco_table(entries: Sequence[Entry]) -> str:
         "paper, random",
         "paper, RL",
         "paper, distilled",
-        "ours, stochastic",
-        "ours, minimum",
-        "ours, deterministic",
-        "agents × episodes",
-        "env steps",
-        "wall-clock",
+        *OWN_COLUMNS,
     )
     return _table(head, rows, 2)
 
@@ -337,6 +367,26 @@ def _mujoco_cells(entry: Entry) -> tuple[str, ...]:
         _protocol([stochastic, deterministic]),
         *_cost(entry.card),
     )
+
+
+def _atari_table(entries: Sequence[Entry]) -> str:
+    rows = []
+    for entry in entries:
+        game, level = entry.game or "", entry.dataset.encoder_layers
+        of_pixels = not entry.zoo_entry.env_kwargs
+        dataset, *cells = _mujoco_cells(entry)
+        rows.append(
+            (
+                entry.card.task,
+                dataset,
+                f"l = {level}" if level else "full",
+                PAPER_ATARI_RL[game] if of_pixels else NONE,
+                PAPER_TABLE_2[game].get(level, NONE) if of_pixels else NONE,
+                *cells,
+            )
+        )
+    head = ("task", "dataset", "level", "paper, RL", "paper, distilled", *OWN_COLUMNS)
+    return _table(head, rows, 3)
 
 
 def _others_table(entries: Sequence[Entry]) -> str:

@@ -27,3 +27,24 @@ PAPER_TABLE_4 = {
     "Reacher-v4": ("-42.95 ± 4.05", "-5.63 ± 0.22", "-7.78 ± 0.57"),
     "Walker2d-v4": ("2.1 ± 5.1", "3537 ± 432", "331.7 ± 117"),
 }
+
+#: Table 2a, by game and encoder layers (section 5.1; 0 is full distillation), and the game's RL. A star says
+#: that the distillation had not fully converged, a dagger that it ran on 6 GPUs.
+PAPER_TABLE_2 = {
+    "Centipede": {
+        4: "8438 ± 758",
+        3: "7860 ± 756",
+        2: "8266 ± 561",
+        1: "8144 ± 614",
+        0: "8042 ± 492",
+    },
+    "SpaceInvaders": {4: "2123 ± 156", 3: "1443* ± 245", 2: "768*† ± 63", 0: "284* ± 2.1"},
+    "MsPacman": {4: "3351 ± 91", 3: "2950† ± 269", 2: "2570† ± 243", 0: "415* ± 119"},
+    "Pong": {4: "21.0 ± 0.01", 3: "5.6*† ± 6.4", 2: "-9.1*† ± 4.1"},
+}
+PAPER_ATARI_RL = {
+    "Centipede": "8011 ± 1049",
+    "SpaceInvaders": "1508 ± 320",
+    "MsPacman": "4310 ± 521",
+    "Pong": "19.7 ± 1.2",
+}

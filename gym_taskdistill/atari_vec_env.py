@@ -61,7 +61,7 @@ class AtariVecEnv(GymnasiumVecEnv):
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the next reset: column i gets ``seed + i``, for which ALE has 31 bits."""
-        seeds = [None if column is None else column  for column in super().seed(seed)]
+        seeds = [None if column is None else column % 2**30 for column in super().seed(seed)]
         self._seeds = seeds
         return seeds
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.evaluation import Evaluation, evaluate
@@ -102,7 +103,9 @@ class BestDatasetCallback(MetaEpochCallback):
         self.act()
 
     def act(self) -> None:
-        """Test the dataset as it is now."""
+        """Test the dataset as it is now, on the first of several ranks."""
+        if distributed.rank():
+            return
         dataset = self.model.dataset()
         result = self._evaluate(dataset)
         if result.mean >= self.best_mean:  # of equals the later, which has seen more learners

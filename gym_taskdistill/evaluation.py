@@ -19,7 +19,7 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import NAMED_LEARNERS, learner_distribution
 from gym_taskdistill.tasks import Task
 
-#: Columns simulated side by side: thousands where the env computes them at once, else a few.
+#: Columns simulated side by side: thousands where the env computes them at once, else a few; images are large.
 MAX_COLUMNS = {True: 10_000, False: 64}
 
 #: Called with the number of finished episodes.
@@ -129,7 +129,7 @@ def evaluate(
     dataset.check_env((task.observation_space, task.action_space))
     distribution = learner_distribution(dataset.card.learners if learners is None else learners)
     generator = torch.Generator(dataset.x.device).manual_seed(seed)
-    max_columns = MAX_COLUMNS[task.is_vectorised]
+    max_columns = MAX_COLUMNS[task.is_vectorised and not dataset.has_images]
     envs_per_agent = _largest_divisor(n_episodes, max(1, max_columns // n_agents))
     agents_at_once = min(n_agents, max(1, max_columns // envs_per_agent))
     returns = np.zeros((n_agents, n_episodes))

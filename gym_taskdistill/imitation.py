@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from gym_taskdistill import zoo
+from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.action_distributions import Categorical, DiagGaussian, n_outputs
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
@@ -324,6 +325,7 @@ def imitate(
         loss = _loss(model, obs, targets)
         model.optimizer.zero_grad()
         loss.backward()
+        distributed.average_gradients(params)
         torch.nn.utils.clip_grad_norm_(params, model.max_grad_norm)
         model.optimizer.step()
         losses = [*losses[-99:], loss.detach()]

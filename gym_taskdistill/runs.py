@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
 from gym_taskdistill.callbacks import BestDatasetCallback, CheckpointCallback, ScoreProgressBar
+from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.card import Card, versions
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
@@ -109,6 +110,8 @@ class Run:
     def execute(self, progress_bar: bool = True, device: str = "auto") -> DistilledDataset:
         """Distil to the end, from the newest checkpoint if there is one.
 
+        Of several ranks all distil, and the first one tests and writes.
+
         Args:
             progress_bar: Show a progress bar with the time left and the score.
             device: Torch device.
@@ -119,14 +122,16 @@ class Run:
         recipe = self.recipe
         env = self._make_env()
         model = PPMO(env=env, seed=self.seed, device=device, **recipe.ppmo_kwargs())
-        model.set_logger(Logger(str(self.folder), [TensorBoardOutputFormat(str(self.folder))]))
+        is_first = distributed.rank() == 0
+        outputs = [TensorBoardOutputFormat(str(self.folder))] if is_first else []
+        model.set_logger(Logger(str(self.folder), list(outputs)))
         if self.checkpoint.is_file():
             model.load_checkpoint(self.checkpoint)
         else:
             if self.warm_start is not None:
                 model.load_dataset(DistilledDataset.load(self.warm_start))
             if recipe.imitation is not None:
-                self._imitate(model, recipe.imitation, progress_bar)
+                self._imitate(model, recipe.imitation, progress_bar and is_first)
         plan, total = recipe.evaluation, recipe.total_timesteps
         best = BestDatasetCallback(
             recipe.task,
@@ -136,7 +141,7 @@ class Run:
             plan.n_episodes,
             SELECTION_SEED + self.seed,
         )
-        bar = ScoreProgressBar(best) if progress_bar else None
+        bar = ScoreProgressBar(best) if progress_bar and is_first else None
         checkpoints = CheckpointCallback(self.checkpoint, total // N_SEGMENTS)
         callbacks = CallbackList([best, checkpoints, *([bar] if bar else [])])
         try:
@@ -153,6 +158,8 @@ class Run:
                 bar.close()
             model.logger.close()
             env.close()
+        if not is_first:
+            return model.dataset()
         self._finish("last", model.dataset(), model)
         return self._finish("best", DistilledDataset.load(self.folder / "best.safetensors"), model)
 

@@ -12,6 +12,7 @@ import tyro
 
 from gym_taskdistill import recipes
 from gym_taskdistill.cli import dataset_path, key_values, print_scores, run_command
+from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.runs import Run, use_threads
@@ -69,17 +70,27 @@ class TrainArgs:
 def train(args: TrainArgs) -> None:
     """Run the command."""
     use_threads(args.n_threads)
-    run = _new_run(args) if args.resume is None else Run.open(args.resume)
-    print(f"{run.recipe.task} -> {run.folder} (seed {run.seed})")
+    distributed.start(args.device)
+    is_first = distributed.rank() == 0
+    run = distributed.from_first(_run(args) if is_first else None)
+    assert run is not None
+    if is_first:
+        print(f"{run.recipe.task} -> {run.folder} (seed {run.seed})")
     try:
         dataset = run.execute(args.progress_bar, args.device)
     except KeyboardInterrupt:
         print(f"\nInterrupted. Go on with: python -m gym_taskdistill.train --resume {run.folder}")
         raise SystemExit(130) from None
+    if not is_first:
+        return
     print(f"Training fresh agents on {dataset!r} and testing them ...")
     dataset = run.score(dataset)
     print_scores(dataset.card.task, dataset.card.scores)
     print(f"Best dataset: {run.folder / 'best.safetensors'}")
+
+
+def _run(args: TrainArgs) -> Run:
+    return _new_run(args) if args.resume is None else Run.open(args.resume)
 
 
 def _new_run(args: TrainArgs) -> Run:

@@ -54,11 +54,13 @@ def test_a_column_equals_the_single_env(env_id: str) -> None:
         assert total >= 1
 
 
-def test_the_vector_env_resets_in_the_same_step_and_others_stay_as_they_are() -> None:
-    before = dict(VectorEnv.metadata)
+def test_the_vector_env_resets_in_the_same_step_and_others_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(VectorEnv, "metadata", {})
     vec_env = AtariVecEnv("PongNoFrameskip-v4", 1)
     assert vec_env.venv.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
-    assert VectorEnv.metadata == before
+    assert VectorEnv.metadata == {}
 
 
 def test_observations_keep_their_values() -> None:
@@ -169,7 +171,7 @@ class Lives(gym.Env[np.ndarray, int]):
 
     observation_space = gym.spaces.Box(0, 255, (1,), np.uint8)
     action_space = gym.spaces.Discrete(2)
-    told = (2, 2, 1, 2, 0, 0)
+    told = (2, 2, 1, 0, 3, 3)
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
         self.steps = 0
@@ -182,11 +184,14 @@ class Lives(gym.Env[np.ndarray, int]):
         return obs, 0.0, self.steps == len(self.told), False, {"lives": lives}
 
 
-def test_a_game_at_zero_lives_goes_on_until_it_ends() -> None:
+def test_only_a_lost_life_ends_a_training_episode_early() -> None:
+    """Not a game that stands at zero lives for a while, nor a new one with fewer lives than the last."""
     vec_env = AtariTraining(DummyVecEnv([Lives]))
-    vec_env.reset()
-    steps = [vec_env.step(np.zeros(1, dtype=int)) for _ in range(12)]
-    assert [bool(dones[0]) for _, _, dones, _ in steps] == [False, False, True, False, False, True] * 2
+    for n_steps in (5, 12):
+        vec_env.reset()
+        steps = [vec_env.step(np.zeros(1, dtype=int)) for _ in range(n_steps)]
+        ends = [bool(dones[0]) for _, _, dones, _ in steps]
+        assert ends == ([False, False, True, False, False, True] * 2)[:n_steps]
     terminal = [infos[0]["terminal_observation"][0] for _, _, dones, infos in steps if dones[0]]
     assert terminal == [3, 6, 3, 6]
 

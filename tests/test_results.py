@@ -299,6 +299,40 @@ def test_without_mujoco_there_is_no_section(root: Path) -> None:
     assert MUJOCO_TABLE not in make_results.build(root)
 
 
+def atari(game: str, mean: float, level: int = 0, ram: bool = False) -> DistilledDataset:
+    env_id = f"{game}NoFrameskip-v4"
+    shape = (128,) if ram else (4, 84, 84)
+    card = Card(
+        env_id=env_id,
+        env_kwargs={"obs_type": "ram"} if ram else {},
+        observation_space={"type": "Box", "shape": list(shape), "dtype": "uint8"},
+        action_space={"type": "Discrete", "n": 6},
+        learners=learner_distribution("alpha_c" if ram else "alpha_a").spec(),
+        variant="one-step" if ram else f"level-{level}",
+        num_timesteps=500_000,
+        wall_clock_s=60.0,
+        scores=(Score("alpha_c" if ram else "alpha_a", False, 100, 1, 3, env_id, mean, 1.0, mean - 1),),
+    )
+    encoder = {"0.weight": torch.ones(1)} if level else {}
+    return DistilledDataset(
+        torch.ones(4, *shape), torch.ones(4, 6), 1.0, card, encoder=encoder, encoder_layers=level
+    )
+
+
+def test_atari_beside_the_paper_by_level(tmp_path: Path) -> None:
+    for one in (atari("Pong", 3.0, ram=True), atari("Pong", 1.0, 3), atari("Pong", 20.0, 4)):
+        zoo.save(one, tmp_path)
+    page = make_results.build(tmp_path)
+    head, _, *rows = table(page, "## Atari: Table 2 side by side")
+    assert head[2:6] == ["level", "paper, RL", "paper, distilled", "ours, stochastic"]
+    assert [row[0:1] + row[2:7] for row in rows] == [
+        ["PongNoFrameskip-v4", "l = 4", "19.7 ± 1.2", "21.0 ± 0.01", "20.0 ± 1.0", "19.0"],
+        ["PongNoFrameskip-v4", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", "1.0 ± 1.0", "0.0"],
+        ["PongNoFrameskip-v4 obs_type=ram", "full", "–", "–", "3.0 ± 1.0", "2.0"],
+    ]
+    assert "## Other tasks" not in page
+
+
 def test_control(root: Path, controls: Path, tmp_path: Path) -> None:
     heading = "## Control: fewer rows than k_min"
     page = make_results.build(root, controls)

@@ -26,7 +26,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, up
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from gym_taskdistill.distill import statistics
+from gym_taskdistill.distill import distributed, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.card import Card, space_to_dict, versions
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
@@ -213,7 +213,9 @@ class PPMO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._check_settings()
         self.generator = torch.Generator(self.device)
-        self.generator.manual_seed(self._segment_seeds()[0])
+        # The start values are the same on all ranks; what is drawn later is each rank's own.
+        assert self.seed is not None
+        self.generator.manual_seed(int(np.random.SeedSequence([self.seed, 0]).generate_state(1)[0]))
         self.rollout_buffer_kwargs = {"n_learners": self.n_learners, "generator": self.generator}
         self.policy_kwargs = {
             "learners": self.learners,
@@ -332,7 +334,9 @@ class PPMO(OnPolicyAlgorithm):
 
     def _segment_seeds(self) -> tuple[int, int, int]:
         assert self.seed is not None
-        words = np.random.SeedSequence([self.seed, self.segment]).generate_state(3)
+        # Every rank collects rollouts of its own.
+        of_rank = [distributed.rank()] if distributed.rank() else []
+        words = np.random.SeedSequence([self.seed, self.segment, *of_rank]).generate_state(3)
         return int(words[0]), int(words[1]), int(words[2])
 
     def begin_segment(self, segment: int) -> None:
@@ -404,8 +408,9 @@ class PPMO(OnPolicyAlgorithm):
             "episodes": [[float(e["r"]), int(e["l"])] for e in self.ep_info_buffer or ()],
             "statistics": statistics.state(self._vec_normalize_env),
         }
-        with replacing(Path(path)) as temporary:
-            torch.save(state, temporary)
+        if distributed.rank() == 0:
+            with replacing(Path(path)) as temporary:
+                torch.save(state, temporary)
         # Last, as `load_checkpoint` does: the reset already feeds the running statistics.
         self.begin_segment(self.segment + 1)
 
@@ -465,6 +470,7 @@ class PPMO(OnPolicyAlgorithm):
             Whether the rollout is complete; ``False`` if a callback asked to stop.
         """
         callback.on_rollout_start()
+        statistics.merge(self._vec_normalize_env)
         self.policy.sample_learners(self.generator)
         trained = self.policy.train_learners(create_graph=False)
         assert isinstance(rollout_buffer, LearnerRolloutBuffer)
@@ -485,7 +491,7 @@ class PPMO(OnPolicyAlgorithm):
                 actions = sampled.flatten(0, 1).cpu().numpy()
                 env_actions = actions if box is None else np.clip(actions, box.low, box.high)
                 new_obs, rewards, dones, infos = env.step(env_actions)
-                self.num_timesteps += env.num_envs
+                self.num_timesteps += env.num_envs * distributed.world_size()
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
@@ -604,11 +610,13 @@ class PPMO(OnPolicyAlgorithm):
             loss, parts = self.loss(data, clip_range)
             for name, value in parts.items():
                 history[name].append(value)
-            if self.target_kl is not None and parts["approx_kl"] > 1.5 * self.target_kl:
+            kl = parts["approx_kl"]
+            if self.target_kl is not None and distributed.average(kl) > 1.5 * self.target_kl:
                 return False
             self.optimizer.zero_grad()
             self.critic_optimizer.zero_grad()
             loss.backward()
+            distributed.average_gradients([*dataset_params, *self.policy.critic.parameters()])
             norm = torch.nn.utils.clip_grad_norm_(dataset_params, self.max_grad_norm)
             history["dataset_grad_norm"].append(norm)
             torch.nn.utils.clip_grad_norm_(self.policy.critic.parameters(), self.max_grad_norm)

@@ -8,6 +8,7 @@ import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
+from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.dataset import DistilledDataset
 
 #: A dataset's statistics count as seen this often, for its rows are meant for them and they should not drift.
@@ -33,6 +34,14 @@ def thaw(dataset: DistilledDataset, normalizer: VecNormalize | None) -> None:
     rms: Any = normalizer.obs_rms
     rms.mean, rms.var = dataset.obs_mean.cpu().numpy(), dataset.obs_var.cpu().numpy()
     rms.count = FROZEN_COUNT
+
+
+def merge(normalizer: VecNormalize | None) -> None:
+    """Make a normaliser's statistics those of all ranks together."""
+    for name in ("obs_rms", "ret_rms"):
+        rms = getattr(normalizer, name, None)
+        if isinstance(rms, RunningMeanStd):
+            distributed.merge_moments(rms)
 
 
 def state(normalizer: VecNormalize | None) -> dict[str, Any]:
