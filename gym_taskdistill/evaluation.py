@@ -19,7 +19,7 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import NAMED_LEARNERS, learner_distribution
 from gym_taskdistill.tasks import Task
 
-#: Columns simulated side by side: thousands where the env computes them at once, else a few; images are large.
+#: Columns simulated side by side: thousands where the env computes them at once, else a few, as of images.
 MAX_COLUMNS = {True: 10_000, False: 64}
 
 #: Called with the number of finished episodes.
