@@ -14,7 +14,7 @@ from gym_taskdistill import DistilledPolicy
 from gym_taskdistill.distill import PPMO
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.evaluation import evaluate
-from gym_taskdistill.imitation import CHOSEN_LOGIT, Recording, as_expert, imitate, record
+from gym_taskdistill.imitation import CHOSEN_LOGIT, Recording, as_expert, imitate, record, recording_env
 from gym_taskdistill.tasks import Task
 
 CART_POLE = Task("CartPoleND-v0", {"n": 2})
@@ -119,6 +119,26 @@ def test_the_expert_may_see_something_else(zoo_policy: DistilledPolicy) -> None:
     expert = as_expert(zoo_policy)
     recording = record(expert, cart_pole(), 8, view=lambda env, obs: np.zeros_like(obs))
     assert (recording.targets == recording.targets[0]).all()
+
+
+def test_an_expert_of_a_games_ram_teaches_its_pixels() -> None:
+    ram = Task("PongNoFrameskip-v4", {"obs_type": "ram"})
+    env, view = recording_env(Task("PongNoFrameskip-v4"), 2, ram)
+    assert view is not None
+    seen: list[np.ndarray] = []
+
+    def expert(rams: np.ndarray) -> np.ndarray:
+        seen.append(rams)
+        return np.eye(6, dtype=np.float32)[[2, 3]]
+
+    recording = record(expert, env, 60, view=view, seed=0)
+    assert recording.observations.shape == (60, 4, 84, 84) and recording.observations.dtype == np.uint8
+    rams = np.stack(seen)
+    assert rams.shape == (30, 2, 128) and rams.dtype == np.uint8
+    assert (rams[0] != rams[-1]).any(axis=1).all()
+    assert (recording.targets.reshape(30, 2, 6).argmax(-1) == [2, 3]).all()
+    with pytest.raises(TaskDistillError, match="An expert of PongNoFrameskip-v4.* cannot play Breakout"):
+        recording_env(Task("BreakoutNoFrameskip-v4"), 2, ram)
 
 
 def test_an_expert_of_another_task_is_refused() -> None:

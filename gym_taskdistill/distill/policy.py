@@ -25,6 +25,10 @@ from gym_taskdistill.learners.layers import Linear
 PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "encoder")
 
 
+#: Bounds of standardised pixels: on their magnitude, and from below on the deviation, in units of 255.
+PIXEL_CLIP, MIN_PIXEL_STD = 5.0, 0.02
+
+
 class DistillationPolicy(BasePolicy):
     """{X_d, Y_d}_θ as parameters, with all that turns it into M acting policies.
 
@@ -59,6 +63,9 @@ class DistillationPolicy(BasePolicy):
     Raises:
         TaskDistillError: The action space is not supported, or the encoder is longer than the architecture.
     """
+
+    pixel_mean: Tensor | None
+    pixel_std: Tensor | None
 
     def __init__(
         self,
@@ -121,6 +128,8 @@ class DistillationPolicy(BasePolicy):
             self.log_std = nn.Parameter(torch.full((self.n_outputs,), float(log_std_init), device=device))
         self.is_image = is_image(space_to_dict(observation_space))
         self.mixed_precision = mixed_precision
+        self.register_buffer("pixel_mean", None)
+        self.register_buffer("pixel_std", None)
         #: Layers [0, trunk) of the encoder, whose features are computed once for actor and critic.
         self.trunk = self._trunk(share_features_extractor)
         self.critic = self._draw_critic(critic, share_features_extractor, generator)
@@ -308,8 +317,27 @@ class DistillationPolicy(BasePolicy):
         return self.values(obs, features), distribution.log_prob(actions), distribution.entropy()
 
     def preprocess(self, obs: Tensor) -> Tensor:
-        """Scale images from bytes to [0, 1]; other observations pass as they are."""
-        return obs / 255.0 if self.is_image else obs
+        """Scale images from bytes to [0, 1] and standardise their pixels if `freeze_pixels` was called.
+
+        Other observations pass as they are: they come normalised.
+        """
+        if not self.is_image:
+            return obs
+        if self.pixel_mean is None or self.pixel_std is None:
+            return obs / 255.0
+        return ((obs / 255.0 - self.pixel_mean) / self.pixel_std).clamp(-PIXEL_CLIP, PIXEL_CLIP)
+
+    def freeze_pixels(self, images: Tensor) -> None:
+        """Standardise every pixel from now on by its mean and standard deviation over some images.
+
+        Much of a game's screen never changes; what moves is a few pixels, which are then seen the better.
+
+        Args:
+            images: Bytes, ``(n, *obs_shape)``.
+        """
+        scaled = images.to(self.x.device) / 255.0
+        self.register_buffer("pixel_mean", scaled.mean(0))
+        self.register_buffer("pixel_std", scaled.std(0).clamp_min(MIN_PIXEL_STD))
 
     def features(self, obs: Tensor) -> Tensor:
         """Run the trunk of the encoder over preprocessed observations ``(M, b, *obs_shape)``."""

@@ -101,6 +101,8 @@ class PPMO(OnPolicyAlgorithm):
             encoder learns from both, as in SB3; needs ``encoder_layers >= 1``.
         mixed_precision: Compute the features of observations in bfloat16: two to three times faster
             convolutions on CPUs and GPUs that have it.
+        pixel_statistics: Env steps of random play, before the first, from which mean and standard deviation
+            of every pixel of images are measured; they are frozen and belong to the dataset. 0 for none.
         stats_window_size: Episodes in the logged averages.
         tensorboard_log: Folder for TensorBoard; ``None`` for none.
         verbose: SB3's verbosity.
@@ -150,6 +152,7 @@ class PPMO(OnPolicyAlgorithm):
         critic: LearnersArg | None = None,
         share_features_extractor: bool = False,
         mixed_precision: bool = False,
+        pixel_statistics: int = 0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         verbose: int = 0,
@@ -161,6 +164,7 @@ class PPMO(OnPolicyAlgorithm):
         self.critic = None if critic is None else learner_distribution(critic)
         self.share_features_extractor = share_features_extractor
         self.mixed_precision = mixed_precision
+        self.pixel_statistics = pixel_statistics
         self.k = k
         self.n_learners = n_learners
         self.critic_learning_rate = critic_learning_rate
@@ -253,6 +257,8 @@ class PPMO(OnPolicyAlgorithm):
         }
         self.critic_schedule = FloatSchedule(self.critic_learning_rate)
         self.clip_schedule = FloatSchedule(self.clip_range)
+        if self.pixel_statistics and self.policy.is_image:
+            self._measure_pixels()
         self.begin_segment(0)
 
     @property
@@ -327,7 +333,7 @@ class PPMO(OnPolicyAlgorithm):
             encoder=encoder_state(policy.encoder),
             encoder_layers=self.encoder_layers,
             card=card,
-            **statistics.freeze(self._vec_normalize_env),
+            **(statistics.freeze(self._vec_normalize_env) or statistics.freeze_pixels(policy)),
         )
 
     # -- segments: what makes a run resumable ---------------------------------------------------
@@ -353,6 +359,18 @@ class PPMO(OnPolicyAlgorithm):
             self.env.seed(env_seed)
             self._last_obs = None if segment == 0 else self._reset_env()
 
+    def _measure_pixels(self) -> None:
+        """Let the policy standardise pixels by what random play shows."""
+        assert self.env is not None
+        self.env.seed(self._segment_seeds()[2])
+        self.env.reset()
+        rng = np.random.default_rng(self._segment_seeds()[0])
+        images = []
+        for _ in range(-(-self.pixel_statistics // self.n_envs)):
+            actions = rng.integers(self.policy.n_outputs, size=self.n_envs)
+            images.append(np.array(self.env.step(actions)[0]))
+        self.policy.freeze_pixels(torch.as_tensor(np.concatenate(images)))
+
     def _reset_env(self) -> np.ndarray:
         assert self.env is not None
         obs = self.env.reset()
@@ -370,6 +388,7 @@ class PPMO(OnPolicyAlgorithm):
             TaskDistillError: The dataset does not fit this object's settings.
         """
         self.policy.load_dataset(dataset)
+        statistics.thaw_pixels(dataset, self.policy)
         statistics.thaw(dataset, self._vec_normalize_env)
 
     @property

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.distill.policy import PIXEL_CLIP, DistillationPolicy
 
 #: A dataset's statistics count as seen this often, for its rows are meant for them and they should not drift.
 FROZEN_COUNT = 1e6
@@ -34,6 +35,20 @@ def thaw(dataset: DistilledDataset, normalizer: VecNormalize | None) -> None:
     rms: Any = normalizer.obs_rms
     rms.mean, rms.var = dataset.obs_mean.cpu().numpy(), dataset.obs_var.cpu().numpy()
     rms.count = FROZEN_COUNT
+
+
+def freeze_pixels(policy: DistillationPolicy) -> dict[str, Any]:
+    """Return the fields of a dataset that freeze a policy's pixel statistics, if it has any."""
+    if policy.pixel_mean is None or policy.pixel_std is None:
+        return {}
+    return {"obs_mean": policy.pixel_mean, "obs_var": policy.pixel_std.square(), "clip_obs": PIXEL_CLIP}
+
+
+def thaw_pixels(dataset: DistilledDataset, policy: DistillationPolicy) -> None:
+    """Let a policy take over a dataset's pixel statistics, if it has any."""
+    if policy.is_image and dataset.obs_mean is not None and dataset.obs_var is not None:
+        device = policy.x.device
+        policy.pixel_mean, policy.pixel_std = dataset.obs_mean.to(device), dataset.obs_var.sqrt().to(device)
 
 
 def merge(normalizer: VecNormalize | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -259,6 +260,24 @@ def test_a_dataset_of_images_scales_them_itself() -> None:
         exported = policy.to_torch()(images.float())
         torch.testing.assert_close(exported.log_softmax(1), expected.log_probs[0], atol=1e-4, rtol=1e-4)
     assert (policy.predict(images.numpy(), deterministic=True)[0] == exported.argmax(1).numpy()).all()
+
+
+def test_pixel_statistics_are_measured_once_and_belong_to_the_dataset(tmp_path: Path) -> None:
+    model = image_model(encoder_layers=4, share_features_extractor=True, pixel_statistics=40)
+    model.learn(32)
+    dataset = model.dataset()
+    images = torch.as_tensor(model.rollout_buffer.observations[:, 0])
+    expected = model.policy.preprocess(images)
+    torch.testing.assert_close(dataset.normalize(images), expected, atol=1e-4, rtol=1e-4)
+    assert expected.mean().abs() < 0.5 and 0.5 < expected.std() < 1.5 and expected.abs().max() <= 5
+    model.save_checkpoint(tmp_path / "checkpoint.pt")
+    settings = {"encoder_layers": 4, "share_features_extractor": True, "pixel_statistics": 40}
+    resumed = image_model(**settings, seed=9)
+    resumed.load_checkpoint(tmp_path / "checkpoint.pt")
+    torch.testing.assert_close(resumed.policy.preprocess(images), expected)
+    other = image_model(**settings, seed=9)
+    other.load_dataset(dataset)
+    torch.testing.assert_close(other.policy.preprocess(images), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_critic_cannot_read_features_that_nobody_computes() -> None:
