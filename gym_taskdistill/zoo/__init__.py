@@ -97,11 +97,19 @@ def entries(env_id: str | None = None, *, root: Path | None = None) -> list[ZooE
     Raises:
         DatasetError: If the header of an entry's file is damaged.
     """
+    return _read(_files(env_id, root))
+
+
+def _files(env_id: str | None, root: Path | None) -> list[Path]:
     root = data_root("zoo") if root is None else Path(root)
+    if env_id is None:
+        return list(root.glob(f"*/*/{DATASET_FILE}"))
+    return list((root / _env_folder(env_id)).glob(f"*/{DATASET_FILE}")) if env_id else []
+
+
+def _read(files: Iterable[Path]) -> list[ZooEntry]:
     found = []
-    for file in root.glob(f"*/*/{DATASET_FILE}"):
-        if env_id is not None and file.parts[-3] != _env_folder(env_id):
-            continue
+    for file in files:
         card = read_card(file)
         found.append(ZooEntry(bare_id(card.env_id), card.env_kwargs, card.variant, file, card.default))
     return sorted(found, key=lambda e: (e.env_id, _natural(e.name)))
@@ -131,7 +139,7 @@ def find(
         DatasetError: If the header of an entry's file is damaged.
     """
     asked = as_dict(env_kwargs, "env_kwargs")
-    candidates = _with_kwargs(_of_environment(env_id, root), asked)
+    candidates = _with_kwargs(_of_task(env_id, root, asked) or _of_environment(env_id, root), asked)
     if variant is not None:
         candidates = _with_variant(candidates, variant)
     tasks = _unique(_task(entry) for entry in candidates)
@@ -210,6 +218,12 @@ def save(dataset: DistilledDataset, root: Path | None = None) -> Path:
     except OSError as error:
         raise ZooError(f"Cannot make the folder of the zoo entry: {error}.") from None
     return dataset.save(folder / DATASET_FILE)
+
+
+def _of_task(env_id: str, root: Path | None, asked: Mapping[str, Any]) -> list[ZooEntry]:
+    """Entries whose folder's name has all arguments that were asked: cards take a while to read."""
+    wanted = {f"{name}={_slug(value)}" for name, value in asked.items()}
+    return _read(file for file in _files(env_id, root) if wanted <= set(file.parts[-2].split(",")))
 
 
 def _of_environment(asked: str, root: Path | None) -> list[ZooEntry]:
