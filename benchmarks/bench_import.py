@@ -18,6 +18,7 @@ FORBIDDEN = (
     "moviepy",
     "huggingface_hub",
     "envpool",
+    "ale_py",
     "cv2",
     "pandas",
 )

@@ -6,18 +6,7 @@ import subprocess
 import sys
 
 import gym_taskdistill
-
-#: For videos, plots, downloads and other simulators: what needs them imports them, when it does.
-FORBIDDEN = [
-    "matplotlib",
-    "pygame",
-    "imageio",
-    "moviepy",
-    "huggingface_hub",
-    "envpool",
-    "cv2",
-    "pandas",
-]
+from benchmarks.bench_import import FORBIDDEN
 
 
 def run(code: str) -> str:
@@ -38,7 +27,7 @@ import sys
 import stable_baselines3, gymnasium, torch, torchopt
 before = set(sys.modules)
 import gym_taskdistill
-print(*sorted(set({FORBIDDEN}) & (set(sys.modules) - before)))
+print(*sorted(set({FORBIDDEN!r}) & (set(sys.modules) - before)))
 """)
     assert added == ""
 
