@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -26,7 +25,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, up
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from gym_taskdistill.distill import distributed, statistics
+from gym_taskdistill.distill import checkpoint, distributed, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.card import Card, space_to_dict, versions
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
@@ -34,7 +33,6 @@ from gym_taskdistill.distill.inner_step import STEP_SIZES
 from gym_taskdistill.distill.policy import DistillationPolicy
 from gym_taskdistill.distill.trained import TrainedLearners, encoder_state
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.files import replacing
 from gym_taskdistill.learners import LearnerDistribution, learner_distribution
 
 SelfPPMO = TypeVar("SelfPPMO", bound="PPMO")
@@ -189,7 +187,7 @@ class PPMO(OnPolicyAlgorithm):
         self.x_std, self.y_std = x_std, y_std
         self.log_std_init = log_std_init
         self.segment = 0
-        self._earlier_s = 0.0
+        self.earlier_s = 0.0
         super().__init__(
             DistillationPolicy,  # type: ignore[arg-type]
             env,
@@ -395,7 +393,7 @@ class PPMO(OnPolicyAlgorithm):
     def wall_clock_s(self) -> float:
         """Seconds spent in `learn`, over all resumptions."""
         since = (time.time_ns() - self.start_time) / 1e9 if self.start_time else 0.0
-        return self._earlier_s + since
+        return self.earlier_s + since
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Refuse: SB3's zip files hold pickled code.
@@ -416,20 +414,8 @@ class PPMO(OnPolicyAlgorithm):
         Args:
             path: File to write; an older checkpoint there is replaced.
         """
-        state: dict[str, Any] = {
-            "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "segment": self.segment + 1,
-            "num_timesteps": self.num_timesteps,
-            "n_updates": self._n_updates,
-            "wall_clock_s": self.wall_clock_s,
-            "episodes": [[float(e["r"]), int(e["l"])] for e in self.ep_info_buffer or ()],
-            "statistics": statistics.state(self._vec_normalize_env),
-        }
         if distributed.rank() == 0:
-            with replacing(Path(path)) as temporary:
-                torch.save(state, temporary)
+            checkpoint.write(self, Path(path))
         # Last, as `load_checkpoint` does: the reset already feeds the running statistics.
         self.begin_segment(self.segment + 1)
 
@@ -444,33 +430,8 @@ class PPMO(OnPolicyAlgorithm):
         Raises:
             TaskDistillError: The file cannot be read or belongs to other settings.
         """
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.policy.load_state_dict(state["policy"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-            self.num_timesteps = state["num_timesteps"]
-            self._n_updates = state["n_updates"]
-            self._earlier_s = state["wall_clock_s"]
-            self.ep_info_buffer = deque(
-                ({"r": r, "l": length} for r, length in state["episodes"]),
-                maxlen=self._stats_window_size,
-            )
-            self.ep_success_buffer = deque(maxlen=self._stats_window_size)
-            statistics.load_state(self._vec_normalize_env, state["statistics"])
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            RuntimeError,
-            ValueError,
-            pickle.UnpicklingError,
-        ) as error:
-            reason = str(error).splitlines()[0]
-            raise TaskDistillError(
-                f'The checkpoint "{path}" is damaged or belongs to other settings ({reason}).'
-            ) from None
-        self.begin_segment(state["segment"])
+        segment = checkpoint.read(self, Path(path))
+        self.begin_segment(segment)
 
     # -- Algorithm 1 ----------------------------------------------------------------------------
 
