@@ -23,6 +23,7 @@ from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distributi
 
 DOCS = Path(__file__).resolve().parent
 RESULTS, CONTROLS = DOCS / "results.md", DOCS / "controls"
+REFERENCES = DOCS / "references"
 README = DOCS.parent / "README.md"
 SUMMARY_MARKERS = ("<!-- results -->", "<!-- /results -->")
 
@@ -97,7 +98,11 @@ observations or rewards. Pusher-v4 cannot run on mujoco >= 3.
 
 The two ± differ: the paper's is over 5 distillations, in RL over 5 agents; ours is over the agents trained
 on one dataset. Ours are drawn from the distribution over which the dataset was distilled, for more than one
-inner step from Λ, one of several in that distribution; the minimum is that of the stochastic ones."""
+inner step from Λ, one of several in that distribution; the minimum is that of the stochastic ones.
+
+Our PPO is the same program with the whole network in the encoder, so that nothing is drawn afresh, with the
+recipe and the env steps of the distillation; SB3's has the hyperparameters of its zoo (tuned for v3). Both
+are tested stochastically over 100 episodes; `docs/run_reference.py` makes them."""
 
 ATARI_TEXT = """\
 ## Atari: Table 2 side by side
@@ -188,12 +193,13 @@ class Entry(NamedTuple):
         return f"ours, `{self.card.variant}`: {self.size}"
 
 
-def build(root: Path | None = None, controls: Path | None = None) -> str:
+def build(root: Path | None = None, controls: Path | None = None, references: Path | None = None) -> str:
     """Build the page.
 
     Args:
         root: Folder of a zoo; ``None`` is the one that comes with the library.
         controls: Folder of the controls' cards; ``None`` is ``docs/controls``.
+        references: Folder of what `run_reference.py` wrote; ``None`` is ``docs/references``.
 
     Returns:
         Markdown.
@@ -208,7 +214,7 @@ def build(root: Path | None = None, controls: Path | None = None) -> str:
     if cartpole:
         parts += [MINIMUM_TEXT, _minimum_table(cartpole), COST_TEXT, _cost_table(cartpole)]
     if mujoco:
-        parts += [MUJOCO_TEXT, _mujoco_table(mujoco)]
+        parts += [MUJOCO_TEXT, _mujoco_table(mujoco, REFERENCES if references is None else references)]
     if atari:
         parts += [ATARI_TEXT, _atari_table(atari)]
     if others:
@@ -336,24 +342,38 @@ def _cost_table(entries: Sequence[Entry]) -> str:
     return _table((*head, "inner lr"), rows, 2)
 
 
-def _mujoco_table(entries: Sequence[Entry]) -> str:
+def _mujoco_table(entries: Sequence[Entry], references: Path) -> str:
     by_task: dict[str, list[Entry]] = {task: [] for task in PAPER_TABLE_4}
     for entry in entries:
         by_task.setdefault(entry.card.task, []).append(entry)
     rows = []
     for task, found in by_task.items():
         paper = PAPER_TABLE_4.get(task, (NONE,) * 3)
+        rl = [_reference(references, task, algorithm) for algorithm in ("ppmo", "sb3")]
         own = [_mujoco_cells(entry) for entry in found] or [(NONE,) * 7]
-        rows += [(task, dataset, *paper, *cells) for dataset, *cells in own]
+        rows += [(task, dataset, *paper, *rl, *cells) for dataset, *cells in own]
     head = (
         "task",
         "dataset",
         "paper, random",
         "paper, RL",
         "paper, distilled",
+        "our PPO",
+        "SB3's PPO",
         *OWN_COLUMNS,
     )
     return _table(head, rows, 2)
+
+
+def _reference(folder: Path, task: str, algorithm: str) -> str:
+    """Return what a reference scored, as mean over its seeds."""
+    results = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{task},{algorithm},seed=*.json"))]
+    if not results:
+        return NONE
+    mean = sum(result["mean"] for result in results) / len(results)
+    steps = max(result["num_timesteps"] for result in results)
+    seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
+    return f"{_number(mean)} ({seeds}, {steps / 1e6:.1f} M steps)"
 
 
 def _mujoco_cells(entry: Entry) -> tuple[str, ...]:

@@ -217,6 +217,7 @@ MUJOCO = (
     mujoco("Hopper-v4", 3100.0, inner_steps=10),
     mujoco("HumanoidStandup-v4", 123_456.78, deterministic=9999.5),
 )
+NO_RL = ("–", "–")
 MUJOCO_TABLE = "## MuJoCo: Table 4 side by side"
 PAPER_TASKS = (
     *("Ant-v4", "HalfCheetah-v4", "Hopper-v4", "Humanoid-v4", "HumanoidStandup-v4"),
@@ -228,18 +229,30 @@ PAPER_TASKS = (
 def mujoco_page(tmp_path: Path) -> str:
     for one in (*MUJOCO, pendulum()):
         zoo.save(one, tmp_path / "mujoco")
-    return make_results.build(tmp_path / "mujoco")
+    return make_results.build(tmp_path / "mujoco", references=tmp_path / "none")
 
 
 def mujoco_link(name: str, variant: str) -> str:
     return f"[`{variant}`](../zoo/{name}/{variant}/dataset.json)"
 
 
+def test_mujoco_beside_references(tmp_path: Path) -> None:
+    zoo.save(mujoco("Hopper-v4", 2500.0), tmp_path / "zoo")
+    (tmp_path / "references").mkdir()
+    for seed, mean in ((0, 1000.0), (1, 3000.0)):
+        result = {"mean": mean, "num_timesteps": 2_000_000}
+        (tmp_path / "references" / f"Hopper-v4,ppmo,seed={seed}.json").write_text(json.dumps(result))
+    page = make_results.build(tmp_path / "zoo", references=tmp_path / "references")
+    head, *_ = rows = table(page, MUJOCO_TABLE)
+    (hopper,) = (dict(zip(head, row, strict=True)) for row in rows if row[0] == "Hopper-v4")
+    assert (hopper["our PPO"], hopper["SB3's PPO"]) == ("2000.0 (2 seeds, 2.0 M steps)", "–")
+
+
 def test_mujoco_columns_and_order_of_the_tasks(mujoco_page: str) -> None:
     head, _, *rows = table(mujoco_page, MUJOCO_TABLE)
     assert head == [
         *("task", "dataset", "paper, random", "paper, RL", "paper, distilled"),
-        *("ours, stochastic", "ours, minimum", "ours, deterministic"),
+        *("our PPO", "SB3's PPO", "ours, stochastic", "ours, minimum", "ours, deterministic"),
         *("agents × episodes", "env steps", "wall-clock"),
     ]
     assert all(len(row) == len(head) for row in rows)
@@ -253,26 +266,26 @@ def test_mujoco_beside_the_paper_by_inner_steps(mujoco_page: str) -> None:
     assert rows_of(mujoco_page, MUJOCO_TABLE, "Hopper-v4") == [
         [
             f"{mujoco_link('Hopper-v4', 'one-step')}: k = 64, 1 inner step",
-            *(*paper, "2500.0 ± 250.0", "2499.0", "2750.5 ± 40.0", *cost),
+            *(*paper, *NO_RL, "2500.0 ± 250.0", "2499.0", "2750.5 ± 40.0", *cost),
         ],
         [
             f"{mujoco_link('Hopper-v4', 'few-step')}: k = 64, 10 inner steps",
-            *(*paper, "3100.0 ± 310.0", "3099.0", "–", *cost),
+            *(*paper, *NO_RL, "3100.0 ± 310.0", "3099.0", "–", *cost),
         ],
     ]
 
 
 def test_mujoco_large_scores_have_thousands_separators(mujoco_page: str) -> None:
     [row] = rows_of(mujoco_page, MUJOCO_TABLE, "HumanoidStandup-v4")
-    assert row[1:7] == [
-        *("34,034 ± 3028", "104,950 ± 53,667", "138,478 ± 6037"),
+    assert row[1:9] == [
+        *("34,034 ± 3028", "104,950 ± 53,667", "138,478 ± 6037", *NO_RL),
         *("123,456.8 ± 12,345.7", "123,455.8", "9999.5 ± 40.0"),
     ]
 
 
 def test_mujoco_task_of_the_paper_without_an_entry(mujoco_page: str) -> None:
     paper = ["-42.95 ± 4.05", "-5.63 ± 0.22", "-7.78 ± 0.57"]
-    assert rows_of(mujoco_page, MUJOCO_TABLE, "Reacher-v4") == [["–", *paper, *["–"] * 6]]
+    assert rows_of(mujoco_page, MUJOCO_TABLE, "Reacher-v4") == [["–", *paper, *NO_RL, *["–"] * 6]]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +297,7 @@ def test_mujoco_task_that_the_paper_does_not_have(
     assert rows_of(mujoco_page, MUJOCO_TABLE, name) == [
         [
             f"{mujoco_link(name, 'one-step')}: k = 64, 1 inner step",
-            *("–", "–", "–", *score, "–", "1000 × 1", "6,000,000", "90.0 min"),
+            *("–", "–", "–", *NO_RL, *score, "–", "1000 × 1", "6,000,000", "90.0 min"),
         ]
     ]
 
