@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks import Report, Row, best_seconds, within
 from gym_taskdistill import DistilledDataset, DistilledPolicy, zoo
 from gym_taskdistill.distill.card import Card, space_to_dict
-from gym_taskdistill.distill.inner_step import inner_step
+from gym_taskdistill.distill.inner_step import InnerSGD, inner_step
 from gym_taskdistill.distill.trained import train_fresh_learners
 from gym_taskdistill.learners import (
     ALPHA_A,
@@ -80,7 +80,7 @@ class MetaGradient:
         """All learners at once through TorchOpt, as PPMO does."""
         inner_lr = self.log_inner_lr.exp()
         trained, _ = inner_step(
-            self.fresh, self.x, self.y, inner_lr, inner_steps=self.inner_steps, create_graph=True
+            self.fresh, self.x, self.y, inner_lr, InnerSGD(self.inner_steps), create_graph=True
         )
         return self._grad(trained(self.obs).square().mean(dim=(1, 2)).sum())
 

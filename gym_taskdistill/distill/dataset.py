@@ -36,8 +36,8 @@ from gym_taskdistill.distill.dataset_file import (
     read_file,
     readable,
 )
-from gym_taskdistill.distill.inner_step import STEP_SIZES
-from gym_taskdistill.errors import DatasetError, did_you_mean
+from gym_taskdistill.distill.inner_step import InnerSGD
+from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.files import write_all
 
 _ENCODER = "encoder."
@@ -121,9 +121,8 @@ class DistilledDataset:
         values: dict[str, Any] = {
             "inner_lr": _positive(self.inner_lr, "inner_lr"),
             "inner_steps": as_int(self.inner_steps, "inner_steps", minimum=1),
-            "inner_momentum": _momentum(self.inner_momentum),
-            "inner_lr_decay": _decay(self.inner_lr_decay),
-            "inner_step_size": _step_size(self.inner_step_size),
+            "inner_momentum": as_float(self.inner_momentum, "inner_momentum"),
+            "inner_lr_decay": as_float(self.inner_lr_decay, "inner_lr_decay"),
             "inner_lr_hidden": as_float(self.inner_lr_hidden, "inner_lr_hidden", minimum=0.0),
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
@@ -137,8 +136,17 @@ class DistilledDataset:
             values[name] = None if tensor is None and optional else _frozen(tensor, name, device)
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        try:
+            _ = self.inner_sgd
+        except TaskDistillError as error:
+            raise DatasetError(str(error)) from None
         self._check_shapes()
         self._check_spaces()
+
+    @property
+    def inner_sgd(self) -> InnerSGD:
+        """How learners are trained on it, but for the rates."""
+        return InnerSGD(self.inner_steps, self.inner_momentum, self.inner_lr_decay, self.inner_step_size)
 
     @property
     def k(self) -> int:
@@ -456,26 +464,6 @@ def _positive(value: Any, where: str) -> float:
     if number <= 0:
         raise DatasetError(f"{where} is {number}, but must be positive.")
     return number
-
-
-def _momentum(value: Any) -> float:
-    number = as_float(value, "inner_momentum")
-    if not 0 <= number < 1:
-        raise DatasetError(f"inner_momentum is {number}, but must lie in [0, 1).")
-    return number
-
-
-def _decay(value: Any) -> float:
-    number = as_float(value, "inner_lr_decay")
-    if not 0 < number <= 1:
-        raise DatasetError(f"inner_lr_decay is {number}, but must lie in (0, 1].")
-    return number
-
-
-def _step_size(value: Any) -> str:
-    if value not in STEP_SIZES:
-        raise DatasetError(f"inner_step_size is {value!r}, but must be one of {', '.join(STEP_SIZES)}.")
-    return str(value)
 
 
 def _frozen(value: Any, where: str, device: torch.device | None) -> Tensor:

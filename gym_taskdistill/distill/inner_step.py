@@ -7,17 +7,81 @@ This is the only place that knows how a learner is trained (paper, section 2.1 a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchopt
 from torch import Tensor
 
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import Learners, LearnerStack
 from gym_taskdistill.learners.gradients import mse_gradients
 
-#: How long a step is; see `inner_step`.
+#: How long a step is; see `InnerSGD`.
 STEP_SIZES = ("constant", "polyak")
+
+
+@dataclass(frozen=True)
+class InnerSGD:
+    """How a learner is trained on the rows, but for the rates, which are learned.
+
+    Attributes:
+        steps: Number of steps on the same batch, at least 1; 1 is the paper.
+        momentum: SGD's momentum, in [0, 1); it matters from the second step on.
+        lr_decay: Factor on the learning rate from each step to the next, in (0, 1].
+        step_size: ``"constant"`` steps by the learning rate itself, ``"polyak"`` by the learning rate times
+            loss / ‖gradient‖², which makes one rate fit networks whose losses are steep and flat.
+
+    Raises:
+        TaskDistillError: A value is out of its range; the message names it as PPMO and datasets do.
+    """
+
+    steps: int = 1
+    momentum: float = 0.0
+    lr_decay: float = 1.0
+    step_size: str = "constant"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
+            raise TaskDistillError(f"inner_steps must be an integer >= 1, but is {self.steps!r}.")
+        if not 0 <= self.momentum < 1:
+            raise TaskDistillError(f"inner_momentum must lie in [0, 1), but is {self.momentum!r}.")
+        if not 0 < self.lr_decay <= 1:
+            raise TaskDistillError(f"inner_lr_decay must lie in (0, 1], but is {self.lr_decay!r}.")
+        if self.step_size not in STEP_SIZES:
+            raise TaskDistillError(
+                f"inner_step_size must be one of {', '.join(STEP_SIZES)}, but is {self.step_size!r}."
+            )
+
+    def log_std_pull(self, inner_lr: Tensor | float, n_outputs: int) -> Any:
+        """Return which fraction of its label a fresh learner's log standard deviation reaches.
+
+        The loss of the log standard deviation is quadratic and a fresh learner's is 0, so that it ends at
+        this factor times the label, whatever the label.
+
+        Args:
+            inner_lr: Learning rate, a number or a 0-d tensor.
+            n_outputs: Number of action dimensions.
+
+        Returns:
+            The factor, a number or a tensor as ``inner_lr`` is; ``2·lr / n_outputs`` for one step.
+
+        >>> InnerSGD().log_std_pull(0.5, 2)
+        0.5
+        """
+        reached: Any = 0.0
+        velocity: Any = 0.0
+        rate: Any = inner_lr
+        for _ in range(self.steps):
+            velocity = self.momentum * velocity + (reached - 1.0) * (2.0 / n_outputs)
+            reached = reached - rate * velocity
+            rate = rate * self.lr_decay
+        return reached
+
+
+#: The paper's inner step.
+PAPER = InnerSGD()
 
 
 def inner_step(
@@ -25,11 +89,8 @@ def inner_step(
     x: Tensor,
     y: Tensor,
     inner_lr: Tensor | float,
+    sgd: InnerSGD = PAPER,
     *,
-    inner_steps: int = 1,
-    momentum: float = 0.0,
-    lr_decay: float = 1.0,
-    step_size: str = "constant",
     lr_hidden: Tensor | float = 1.0,
     log_std: Tensor | None = None,
     log_std_label: Tensor | None = None,
@@ -46,11 +107,7 @@ def inner_step(
         x: Synthetic rows as the learners see them (normalised, encoded), shape ``(k, *in)``.
         y: Soft labels, shape ``(k, n_outputs)``.
         inner_lr: Learning rate, a positive number or 0-d tensor.
-        inner_steps: Number of steps on the same batch; 1 is the paper.
-        momentum: SGD's momentum, in [0, 1); it matters from the second step on.
-        lr_decay: Factor on the learning rate from each step to the next, in (0, 1].
-        step_size: ``"constant"`` steps by the learning rate itself, ``"polyak"`` by the learning rate times
-            loss / ‖gradient‖², which makes one rate fit networks whose losses are steep and flat.
+        sgd: Number of steps, momentum and so on; the paper's single step by default.
         lr_hidden: Factor on the learning rate in all layers but the last, a number or a 0-d tensor; with the
             number 0 they stay as they are drawn, and many steps cost little more than one.
         log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
@@ -70,15 +127,15 @@ def inner_step(
         params = learners.params if log_std is None else (*learners.params, log_std)
         rate: Any = inner_lr  # a 0-d tensor is fine
         # TorchOpt counts steps in one tensor per parameter; ours is counted here.
-        schedule = rate if lr_decay == 1 else lambda _: rate
-        optimizer = torchopt.sgd(schedule, momentum=momentum)
+        schedule = rate if sgd.lr_decay == 1 else lambda _: rate
+        optimizer = torchopt.sgd(schedule, momentum=sgd.momentum)
         state = optimizer.init(params)
-        for _ in range(inner_steps):
+        for _ in range(sgd.steps):
             grads = mse_gradients(
                 learners.replace(params[:n_network_params]),
                 rows,
                 y,
-                polyak=step_size == "polyak",
+                polyak=sgd.step_size == "polyak",
                 hidden=1.0 if learners is not whole else lr_hidden,
             )
             if log_std_label is not None:
@@ -86,7 +143,7 @@ def inner_step(
             # TorchOpt works in place by default, which would cut the meta-gradient.
             updates, state = optimizer.update(grads, state, params=params, inplace=False)
             params = torchopt.apply_updates(params, updates, inplace=False)
-            rate = rate * lr_decay
+            rate = rate * sgd.lr_decay
     trained = iter(params[:n_network_params])
     if learners is not whole:
         kept = [[*stack.params[:-2], next(trained), next(trained)] for stack in whole.stacks]
@@ -102,39 +159,3 @@ def _heads(learners: Learners, x: Tensor) -> tuple[Learners, list[Tensor]]:
         features.append(hidden(x.expand(stack.size, *x.shape)))
         heads.append(LearnerStack(stack.layers[-1:], stack.params[-2:], stack.size))
     return Learners(heads), features
-
-
-def log_std_pull(
-    inner_lr: Tensor | float,
-    n_outputs: int,
-    *,
-    inner_steps: int = 1,
-    momentum: float = 0.0,
-    lr_decay: float = 1.0,
-) -> Any:
-    """Return which fraction of its label a fresh learner's log standard deviation reaches.
-
-    The loss of the log standard deviation is quadratic and a fresh learner's is 0, so that it ends at this
-    factor times the label, whatever the label.
-
-    Args:
-        inner_lr: Learning rate, a number or a 0-d tensor.
-        n_outputs: Number of action dimensions.
-        inner_steps: As in `inner_step`.
-        momentum: As in `inner_step`.
-        lr_decay: As in `inner_step`.
-
-    Returns:
-        The factor, a number or a tensor as ``inner_lr`` is; ``2·lr / n_outputs`` for one step.
-
-    >>> log_std_pull(0.5, 2)
-    0.5
-    """
-    reached: Any = 0.0
-    velocity: Any = 0.0
-    rate: Any = inner_lr
-    for _ in range(inner_steps):
-        velocity = momentum * velocity + (reached - 1.0) * (2.0 / n_outputs)
-        reached = reached - rate * velocity
-        rate = rate * lr_decay
-    return reached

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gym_taskdistill.distill.action_distributions import n_outputs
 from gym_taskdistill.distill.card import is_image, space_to_dict
 from gym_taskdistill.distill.dataset import DistilledDataset
-from gym_taskdistill.distill.inner_step import log_std_pull
+from gym_taskdistill.distill.inner_step import InnerSGD
 from gym_taskdistill.distill.trained import TrainedLearners, encode, encoder_state, train_learners
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Learners
@@ -43,10 +43,7 @@ class DistillationPolicy(BasePolicy):
         learners: The learner distribution Λ.
         n_learners: M, learners trained side by side.
         k: Number of synthetic rows.
-        inner_steps: Steps that each learner takes on the same rows.
-        inner_momentum: SGD's momentum over those steps.
-        inner_lr_decay: Factor on the inner learning rate from each step to the next.
-        inner_step_size: ``"constant"`` or ``"polyak"``.
+        inner_sgd: How each learner is trained on the rows.
         inner_lr_hidden: Start of the learned factor on the inner learning rate in all layers but the last;
             0 leaves them as they are drawn, ``None`` gives them the same rate.
         inner_lr_init: Start of the learned inner learning rate.
@@ -77,10 +74,7 @@ class DistillationPolicy(BasePolicy):
         learners: LearnerDistribution,
         n_learners: int,
         k: int,
-        inner_steps: int,
-        inner_momentum: float,
-        inner_lr_decay: float,
-        inner_step_size: str,
+        inner_sgd: InnerSGD,
         inner_lr_hidden: float | None,
         inner_lr_init: float,
         encoder_layers: int,
@@ -97,9 +91,7 @@ class DistillationPolicy(BasePolicy):
             raise TaskDistillError("State-dependent exploration is not supported; use use_sde=False.")
         self.learner_distribution = learners
         self.n_learners = n_learners
-        self.inner_steps = inner_steps
-        self.inner_momentum, self.inner_lr_decay = inner_momentum, inner_lr_decay
-        self.inner_step_size = inner_step_size
+        self.inner_sgd = inner_sgd
         self.encoder_layers = encoder_layers
         self.n_outputs = n_outputs(action_space)
         self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
@@ -122,8 +114,8 @@ class DistillationPolicy(BasePolicy):
         if self.continuous:
             if abs(float(self._log_std_pull(inner_lr_init))) < 1e-6:
                 raise TaskDistillError(
-                    f"inner_lr_init={inner_lr_init} with inner_steps={inner_steps} leaves every learner's "
-                    "log standard deviation at 0; use a smaller inner_lr_init."
+                    f"inner_lr_init={inner_lr_init} with inner_steps={inner_sgd.steps} leaves every "
+                    "learner's log standard deviation at 0; use a smaller inner_lr_init."
                 )
             self.log_std = nn.Parameter(torch.full((self.n_outputs,), float(log_std_init), device=device))
         self.is_image = is_image(space_to_dict(observation_space))
@@ -208,13 +200,7 @@ class DistillationPolicy(BasePolicy):
     def _log_std_pull(self, inner_lr: Tensor | float) -> Any:
         if not self.fresh.params:
             return 1.0  # nothing is trained: the label itself acts
-        return log_std_pull(
-            inner_lr,
-            self.n_outputs,
-            inner_steps=self.inner_steps,
-            momentum=self.inner_momentum,
-            lr_decay=self.inner_lr_decay,
-        )
+        return self.inner_sgd.log_std_pull(inner_lr, self.n_outputs)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the outer loop's parameters by group; the critic has its own optimiser."""
@@ -291,10 +277,7 @@ class DistillationPolicy(BasePolicy):
             self.x,
             self.y,
             self.inner_lr,
-            inner_steps=self.inner_steps,
-            momentum=self.inner_momentum,
-            lr_decay=self.inner_lr_decay,
-            step_size=self.inner_step_size,
+            self.inner_sgd,
             lr_hidden=self.inner_lr_hidden,
             log_std_label=self.log_std_label,
             create_graph=create_graph,

@@ -29,7 +29,7 @@ from gym_taskdistill.distill import checkpoint, distributed, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.card import Card, space_to_dict, versions
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
-from gym_taskdistill.distill.inner_step import STEP_SIZES
+from gym_taskdistill.distill.inner_step import InnerSGD
 from gym_taskdistill.distill.policy import DistillationPolicy
 from gym_taskdistill.distill.trained import TrainedLearners, encoder_state
 from gym_taskdistill.errors import TaskDistillError
@@ -178,9 +178,7 @@ class PPMO(OnPolicyAlgorithm):
         self.clip_range: float | Schedule = clip_range
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
-        self.inner_steps = inner_steps
-        self.inner_momentum, self.inner_lr_decay = inner_momentum, inner_lr_decay
-        self.inner_step_size = inner_step_size
+        self.inner_sgd = InnerSGD(inner_steps, inner_momentum, inner_lr_decay, inner_step_size)
         self.inner_lr_hidden = inner_lr_hidden
         self.inner_lr_init = inner_lr_init
         self.encoder_layers = encoder_layers
@@ -223,10 +221,7 @@ class PPMO(OnPolicyAlgorithm):
             "learners": self.learners,
             "n_learners": self.n_learners,
             "k": self.n_rows,
-            "inner_steps": self.inner_steps,
-            "inner_momentum": self.inner_momentum,
-            "inner_lr_decay": self.inner_lr_decay,
-            "inner_step_size": self.inner_step_size,
+            "inner_sgd": self.inner_sgd,
             "inner_lr_hidden": self.inner_lr_hidden,
             "inner_lr_init": self.inner_lr_init,
             "encoder_layers": self.encoder_layers,
@@ -272,7 +267,7 @@ class PPMO(OnPolicyAlgorithm):
 
     def _check_settings(self) -> None:
         rollout = self.n_steps * self.n_envs
-        for name in ("n_learners", "batch_size", "n_epochs", "inner_steps", "n_steps"):
+        for name in ("n_learners", "batch_size", "n_epochs", "n_steps"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise TaskDistillError(f"{name} must be an integer >= 1, but is {value!r}.")
@@ -292,14 +287,6 @@ class PPMO(OnPolicyAlgorithm):
             raise TaskDistillError(f"inner_lr_init must be > 0, but is {self.inner_lr_init!r}.")
         if self.inner_lr_hidden is not None and not self.inner_lr_hidden >= 0:
             raise TaskDistillError(f"inner_lr_hidden must be >= 0, but is {self.inner_lr_hidden!r}.")
-        if not 0 <= self.inner_momentum < 1:
-            raise TaskDistillError(f"inner_momentum must lie in [0, 1), but is {self.inner_momentum!r}.")
-        if not 0 < self.inner_lr_decay <= 1:
-            raise TaskDistillError(f"inner_lr_decay must lie in (0, 1], but is {self.inner_lr_decay!r}.")
-        if self.inner_step_size not in STEP_SIZES:
-            raise TaskDistillError(
-                f"inner_step_size must be one of {', '.join(STEP_SIZES)}, but is {self.inner_step_size!r}."
-            )
 
     def dataset(self) -> DistilledDataset:
         """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
@@ -322,10 +309,10 @@ class PPMO(OnPolicyAlgorithm):
             x=policy.x,
             y=policy.y,
             inner_lr=policy.inner_lr.item(),
-            inner_steps=self.inner_steps,
-            inner_momentum=self.inner_momentum,
-            inner_lr_decay=self.inner_lr_decay,
-            inner_step_size=self.inner_step_size,
+            inner_steps=self.inner_sgd.steps,
+            inner_momentum=self.inner_sgd.momentum,
+            inner_lr_decay=self.inner_sgd.lr_decay,
+            inner_step_size=self.inner_sgd.step_size,
             inner_lr_hidden=float(torch.as_tensor(policy.inner_lr_hidden).detach()),
             log_std=policy.log_std_label,
             encoder=encoder_state(policy.encoder),

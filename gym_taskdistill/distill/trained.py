@@ -14,7 +14,7 @@ from gym_taskdistill.distill.action_distributions import (
     DiagGaussian,
 )
 from gym_taskdistill.distill.dataset import DistilledDataset
-from gym_taskdistill.distill.inner_step import inner_step
+from gym_taskdistill.distill.inner_step import PAPER, InnerSGD, inner_step
 from gym_taskdistill.errors import DatasetError
 from gym_taskdistill.learners import (
     LearnerDistribution,
@@ -94,11 +94,8 @@ def train_learners(
     x: Tensor,
     y: Tensor,
     inner_lr: Tensor | float,
+    sgd: InnerSGD = PAPER,
     *,
-    inner_steps: int = 1,
-    momentum: float = 0.0,
-    lr_decay: float = 1.0,
-    step_size: str = "constant",
     lr_hidden: Tensor | float = 1.0,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
@@ -111,10 +108,7 @@ def train_learners(
         x: Synthetic rows, ``(k, *obs_shape)``, encoded like observations.
         y: Soft labels, ``(k, n_outputs)``.
         inner_lr: Inner learning rate.
-        inner_steps: Steps on the same batch.
-        momentum: SGD's momentum.
-        lr_decay: Factor on the learning rate from each step to the next.
-        step_size: One of `STEP_SIZES`.
+        sgd: Number of steps, momentum and so on.
         lr_hidden: Factor on the learning rate in all layers but the last.
         log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
         create_graph: Keep the graph back to the rows, the labels, the learning rate and the encoder.
@@ -135,10 +129,7 @@ def train_learners(
         rows,
         y,
         inner_lr,
-        inner_steps=inner_steps,
-        momentum=momentum,
-        lr_decay=lr_decay,
-        step_size=step_size,
+        sgd,
         lr_hidden=lr_hidden,
         log_std=log_std,
         log_std_label=log_std_label,
@@ -178,10 +169,7 @@ def train_fresh_learners(
         dataset.x,
         dataset.y,
         dataset.inner_lr,
-        inner_steps=dataset.inner_steps,
-        momentum=dataset.inner_momentum,
-        lr_decay=dataset.inner_lr_decay,
-        step_size=dataset.inner_step_size,
+        dataset.inner_sgd,
         lr_hidden=dataset.inner_lr_hidden,
         log_std_label=dataset.log_std,
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gym_taskdistill.distill.inner_step import inner_step
+from gym_taskdistill.distill.inner_step import PAPER, InnerSGD, inner_step
 from gym_taskdistill.distill.trained import train_learners
 from gym_taskdistill.learners import MLP, LearnerDistribution, Learners, LearnerStack, Mixture
 
@@ -62,13 +62,16 @@ def sample(family: LearnerDistribution, n: int = M) -> Learners:
     return fresh.replace([p.double() for p in fresh.params])
 
 
-def train(learners: Learners, problem: Problem, **settings: Any) -> tuple[Learners, Tensor]:
+def train(
+    learners: Learners, problem: Problem, sgd: InnerSGD = PAPER, **settings: Any
+) -> tuple[Learners, Tensor]:
     fresh_log_std = torch.zeros(len(learners), OUTPUTS, dtype=torch.float64)
     trained, log_std = inner_step(
         learners,
         problem.x,
         problem.y,
         problem.inner_lr,
+        sgd,
         log_std=fresh_log_std,
         log_std_label=problem.log_std_label,
         **settings,
@@ -137,7 +140,7 @@ def test_trained_parameters_equal_sgd_by_hand(
     family: LearnerDistribution, inner_steps: int, momentum: float, decay: float
 ) -> None:
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(fresh, problem, inner_steps=inner_steps, momentum=momentum, lr_decay=decay)
+    trained, log_std = train(fresh, problem, InnerSGD(inner_steps, momentum, decay))
     pairs = zip(own_params(fresh), own_params(trained), strict=True)
     for i, (before, after) in enumerate(pairs):
         expected, expected_log_std = train_by_hand(before, problem, inner_steps, momentum, decay)
@@ -154,9 +157,7 @@ def test_meta_gradients_equal_autograd_by_hand(
 ) -> None:
     """The sum over M learners at once has the sum of the gradients of M learners one by one."""
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(
-        fresh, problem, inner_steps=inner_steps, momentum=momentum, lr_decay=decay, create_graph=True
-    )
+    trained, log_std = train(fresh, problem, InnerSGD(inner_steps, momentum, decay), create_graph=True)
     outputs = trained(probe().unsqueeze(0))
     gradients = torch.autograd.grad(outer_loss(outputs, log_std.unsqueeze(1)), problem.tensors)
 
@@ -180,7 +181,7 @@ def test_the_hidden_layers_may_have_a_rate_of_their_own(
     problem, fresh = Problem.random(), sample(family)
     hidden = torch.tensor(factor, dtype=torch.float64, requires_grad=True)
     given = hidden if factor else 0.0
-    trained, _ = train(fresh, problem, inner_steps=inner_steps, lr_hidden=given, create_graph=True)
+    trained, _ = train(fresh, problem, InnerSGD(inner_steps), lr_hidden=given, create_graph=True)
     inputs = (*problem.tensors[:3], *([hidden] if factor else []))
     gradients = torch.autograd.grad(torch.sin(2 * trained(probe().unsqueeze(0))).sum(), inputs)
     expected = [torch.zeros_like(t) for t in inputs]
@@ -203,7 +204,7 @@ def test_meta_gradients_agree_with_finite_differences(inner_steps: int) -> None:
 
     def outputs(x: Tensor, y: Tensor, inner_lr: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         trained, log_std = train(
-            fresh, Problem(x, y, inner_lr, label), inner_steps=inner_steps, create_graph=True
+            fresh, Problem(x, y, inner_lr, label), InnerSGD(inner_steps), create_graph=True
         )
         return trained(probe().unsqueeze(0)), log_std
 
@@ -214,11 +215,11 @@ def test_meta_gradients_agree_with_finite_differences(inner_steps: int) -> None:
 @steps
 def test_without_the_graph_the_values_are_the_same(family: LearnerDistribution, inner_steps: int) -> None:
     problem, fresh = Problem.random(), sample(family)
-    with_graph, log_std = train(fresh, problem, inner_steps=inner_steps, create_graph=True)
+    with_graph, log_std = train(fresh, problem, InnerSGD(inner_steps), create_graph=True)
     assert all(p.requires_grad for p in (*with_graph.params, log_std))
     for context in (nullcontext(), torch.no_grad()):
         with context:
-            without, plain_log_std = train(fresh, problem, inner_steps=inner_steps)
+            without, plain_log_std = train(fresh, problem, InnerSGD(inner_steps))
         assert torch.equal(plain_log_std, log_std)
         for p, q in zip(without.params, with_graph.params, strict=True):
             assert torch.equal(p, q)
@@ -234,7 +235,7 @@ def test_fresh_learners_stay_as_they_are(create_graph: bool) -> None:
     before = [p.clone() for p in fresh.params]
     inputs = [t.detach().clone() for t in problem.tensors]
     for _ in range(2):
-        trained, log_std = train(fresh, problem, inner_steps=3, create_graph=create_graph)
+        trained, log_std = train(fresh, problem, InnerSGD(3), create_graph=create_graph)
         if create_graph:
             outer_loss(trained(probe().unsqueeze(0)), log_std.unsqueeze(1)).backward()
     for p, q in zip(fresh.params, before, strict=True):
@@ -257,7 +258,7 @@ def test_training_again_gives_the_same() -> None:
 def test_log_std_has_a_closed_form(inner_lr: float, inner_steps: int) -> None:
     """One step from 0 gives 2·lr·label/A; n steps give (1 - (1 - 2·lr/A)ⁿ)·label."""
     problem = Problem.random(inner_lr)
-    _, log_std = train(sample(FAMILIES["alpha_c"]), problem, inner_steps=inner_steps)
+    _, log_std = train(sample(FAMILIES["alpha_c"]), problem, InnerSGD(inner_steps))
     label = problem.log_std_label.detach()
     expected = (1 - (1 - 2 * inner_lr / OUTPUTS) ** inner_steps) * label
     torch.testing.assert_close(log_std, expected.expand(M, OUTPUTS), atol=1e-13, rtol=1e-11)
@@ -286,7 +287,7 @@ def test_the_step_lowers_the_loss() -> None:
     problem, fresh = Problem.random(), sample(FAMILIES["random"])
     losses = []
     for inner_steps in (1, 2, 4, 8):
-        trained, _ = train(fresh, problem, inner_steps=inner_steps)
+        trained, _ = train(fresh, problem, InnerSGD(inner_steps))
         losses.append((trained(problem.x.detach().unsqueeze(0)) - problem.y).square().mean((1, 2)))
     start = (fresh(problem.x.detach().unsqueeze(0)) - problem.y).square().mean((1, 2))
     for before, after in zip([start, *losses], losses, strict=False):
@@ -309,7 +310,7 @@ def test_the_encoder_gets_both_of_its_gradients(l: int) -> None:
         problem.x,
         problem.y,
         problem.inner_lr,
-        inner_steps=2,
+        InnerSGD(2),
         log_std_label=problem.log_std_label,
         create_graph=True,
     )
