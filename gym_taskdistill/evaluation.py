@@ -200,4 +200,4 @@ def _name(learners: LearnersArg | None, dataset: DistilledDataset) -> str:
     for name, known in NAMED_LEARNERS.items():
         if known == distribution:
             return name
-    return str(distribution.spec())
+    return str(distribution)

@@ -231,7 +231,7 @@ def test_the_summary_is_over_agents() -> None:
         ("random_L", "random_L"),
         (MLP(), "alpha_c"),
         ({"family": "mlp", "gain": 1.0, "last_gain": 1.0}, "ortho_1"),
-        (MLP(width=8), str(MLP(width=8).spec())),
+        (MLP(width=8), "mlp(width=8)"),
     ],
     ids=str,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -59,6 +59,14 @@ class LearnerDistribution(ABC):
     def spec(self) -> dict[str, Any]:
         """Describe the distribution as plain data, for recipes and cards."""
         return {"family": "custom", "name": repr(self)}
+
+    def __str__(self) -> str:
+        """Return the family with the settings that are not its defaults, such as ``mlp(width=256)``."""
+        whole: Any = self
+        if not is_dataclass(whole):
+            return repr(self)
+        unusual = [f"{f.name}={v}" for f in fields(whole) if (v := getattr(whole, f.name)) != f.default]
+        return f"{self.spec()['family']}({', '.join(unusual)})"
 
 
 def draw_params(
