@@ -45,9 +45,11 @@ def measure(rounds: int = 4) -> Report:
     ours_s = peers_s = float("inf")
     forbidden: list[str] = []
     for _ in range(rounds):
-        seconds, forbidden = import_once(OURS)
+        seconds, ours = import_once(OURS)
         ours_s = min(ours_s, seconds)
-        peers_s = min(peers_s, import_once(PEERS)[0])
+        seconds, theirs = import_once(PEERS)
+        peers_s = min(peers_s, seconds)
+        forbidden = [name for name in ours if name not in theirs]
     name = "import gym_taskdistill / SB3 + gymnasium + torch (time)"
     found = ", ".join(forbidden) or "none"
     return Report(

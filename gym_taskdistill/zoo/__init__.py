@@ -221,7 +221,11 @@ def save(dataset: DistilledDataset, root: Path | None = None) -> Path:
 
 
 def _of_task(env_id: str, root: Path | None, asked: Mapping[str, Any]) -> list[ZooEntry]:
-    """Entries whose folder's name has all arguments that were asked: cards take a while to read."""
+    """Entries whose folder's name is what was asked, or has all its arguments: cards take a while to read."""
+    environment, _, name = env_id.rpartition("/")
+    named = [file for file in _files(environment, root) if file.parts[-2] == name]
+    if named:
+        return _read(named)
     wanted = {f"{name}={_slug(value)}" for name, value in asked.items()}
     return _read(file for file in _files(env_id, root) if wanted <= set(file.parts[-2].split(",")))
 
