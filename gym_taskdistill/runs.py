@@ -222,6 +222,8 @@ class Run:
                 def report(update: int, loss: float) -> None:
                     bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
                     bar.update(100)
+                    model.logger.record("imitation/loss", loss)
+                    model.logger.dump(i * plan.n_updates + update)
 
                 imitate(model, Recording.join(recordings), plan.n_updates, plan.batch_size, report)
         env.close()
