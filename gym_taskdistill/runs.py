@@ -219,11 +219,11 @@ class Run:
                     )
                 )
 
-                def report(update: int, loss: float) -> None:
+                def report(update: int, loss: float, before: int = i * plan.n_updates) -> None:
                     bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
                     bar.update(100)
                     model.logger.record("imitation/loss", loss)
-                    model.logger.dump(i * plan.n_updates + update)
+                    model.logger.dump(before + update)
 
                 imitate(model, Recording.join(recordings), plan.n_updates, plan.batch_size, report)
         env.close()
