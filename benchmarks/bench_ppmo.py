@@ -35,7 +35,8 @@ LARGE = RECIPE.override({"n_envs": 64, "batch_size": 4096})
 MUJOCO = [recipes.load(f"{name}-v4").override({"n_learners": 8}) for name in ("Hopper", "HalfCheetah")]
 #: Atari by a linear probe, as its recipe has it.
 ATARI = recipes.load("PongNoFrameskip-v4")
-ROUNDS, MIN_STEPS = 5, {False: 16_384, True: 4_096}
+#: Rounds, and env steps of each, without and with images, which take a hundred times as long.
+ROUNDS, MIN_STEPS = {False: 5, True: 3}, {False: 16_384, True: 2_048}
 
 
 def vec_env(recipe: Recipe, backend: str) -> VecEnv:
@@ -151,7 +152,8 @@ def compare(
     models: list[OnPolicyAlgorithm] = [ppmo(recipe), sb3_ppo(recipe, vec_env(recipe, recipe.backend))]
     if peer is not None:
         models.append(sb3_ppo(recipe, peer))
-    seconds = best_seconds(*(learner(model, steps) for model in models), rounds=ROUNDS)
+    rounds = ROUNDS[has_images(recipe)]
+    seconds = best_seconds(*(learner(model, steps) for model in models), rounds=rounds)
     ours, here, *there = (steps / s for s in seconds)
     name = f"{recipe.env_id}, {recipe.n_envs} envs, batch {recipe.ppmo['batch_size']}: PPMO / SB3 PPO"
     rows = [at_least(f"{name}, {peer_name}", ours, theirs, target, "steps/s") for theirs in there]
