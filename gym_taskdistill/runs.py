@@ -23,6 +23,7 @@ from gym_taskdistill.callbacks import BestDatasetCallback, CheckpointCallback, S
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.card import Card, versions
 from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.distill.dataset_file import DATASET_FILE
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.evaluation import Evaluation, evaluate
@@ -236,13 +237,19 @@ class Run:
             env_kwargs=self.recipe.env_kwargs,
             variant=self.recipe.variant,
             default=self.recipe.default,
-            recipe={**self.recipe.to_dict(), "warm_start": self.warm_start},
+            recipe={**self.recipe.to_dict(), "warm_start": _portable(self.warm_start)},
             wall_clock_s=round(model.wall_clock_s, 1),
             created=datetime.date.today().isoformat(),
         )
         dataset = dataset.replace(card=card)
         dataset.save(self.folder / f"{name}.safetensors")
         return dataset
+
+
+def _portable(path: str | None) -> str | None:
+    """Return what names a dataset on any machine: a zoo entry's place in its zoo, or a file's name."""
+    parts = [] if path is None else Path(path).parts
+    return "/".join(parts[-3:] if parts and parts[-1] == DATASET_FILE else parts[-1:]) or None
 
 
 def use_threads(n_threads: int) -> None:

@@ -120,6 +120,7 @@ def test_a_warm_start_begins_where_the_dataset_is(uninterrupted: Run, tmp_path: 
     run.execute(progress_bar=False)
     first, last = DistilledDataset.load(start), DistilledDataset.load(run.folder / "last.safetensors")
     assert torch.equal(first.x, last.x)
+    assert last.card.recipe["warm_start"] == "last.safetensors"  # no path of this machine
     assert last.inner_lr == pytest.approx(first.inner_lr, rel=1e-6)
     with pytest.raises(TaskDistillError, match=r"x has shape \(2, 4\)"):
         Run.create(short_recipe(k=5), 0, tmp_path, "misfit", str(start)).execute(progress_bar=False)
