@@ -71,7 +71,10 @@ class GymnasiumVecEnv(VecEnv):
         """Step all envs; see the class for what the infos hold."""
         obs, rewards, terminated, truncated, info = self.venv.step(self.actions)
         dones = terminated | truncated
-        infos = [{key: info[key][i].item() for key in self._info_keys} for i in range(self.num_envs)]
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for key in self._info_keys:
+            for own, value in zip(infos, info[key].tolist(), strict=True):
+                own[key] = value
         for i in np.flatnonzero(dones):
             infos[i]["terminal_observation"] = np.array(info["final_obs"][i])
             infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])

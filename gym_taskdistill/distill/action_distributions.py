@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,16 +46,21 @@ class Categorical(ActionDistribution):
     """A softmax over ``logits`` of shape ``(..., A)``; actions are integers ``(...)``."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.log_probs = torch.log_softmax(logits, dim=-1)
+        self.logits = logits
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """Log-probabilities of all actions, ``(..., A)``; acting does without them."""
+        return torch.log_softmax(self.logits, dim=-1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw by the Gumbel-max trick with exponentials: argmax p / E, E ~ Exp(1)."""
-        noise = torch.empty_like(self.log_probs).exponential_(generator=generator)
-        return (self.log_probs - noise.log_()).argmax(dim=-1)
+        noise = torch.empty_like(self.logits).exponential_(generator=generator)
+        return (self.logits - noise.log_()).argmax(dim=-1)
 
     def mode(self) -> Tensor:
         """Return the action of the largest logit."""
-        return self.log_probs.argmax(dim=-1)
+        return self.logits.argmax(dim=-1)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return the log-probability of integer actions ``(...)``."""

@@ -94,9 +94,12 @@ class LearnerRolloutBuffer(RolloutBuffer):
                 self.returns,
             )
         ]
-        order = torch.rand(
-            self.n_learners, per_learner, generator=self.generator, device=self.device
-        ).argsort(dim=1)
+        order = torch.stack(
+            [
+                torch.randperm(per_learner, generator=self.generator, device=self.device)
+                for _ in range(self.n_learners)
+            ]
+        )
         learner = torch.arange(self.n_learners, device=self.device).unsqueeze(1)
         # One gather for the whole pass; the minibatches are views of it.
         shuffled = [tensor[learner, order] for tensor in data]

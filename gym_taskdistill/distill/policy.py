@@ -18,8 +18,7 @@ from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.inner_step import InnerSGD
 from gym_taskdistill.distill.trained import TrainedLearners, encode, encoder_state, train_learners
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Learners
-from gym_taskdistill.learners.layers import Linear
+from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Learners, Network
 
 #: Parameters of the outer loop that have a learning rate of their own.
 PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "encoder")
@@ -105,11 +104,8 @@ class DistillationPolicy(BasePolicy):
         self._fixed_lr_hidden = 1.0 if inner_lr_hidden is None else inner_lr_hidden
         if inner_lr_hidden:
             self.log_lr_hidden = nn.Parameter(torch.tensor(math.log(inner_lr_hidden), device=device))
-        self.encoder_params = nn.ParameterList()
-        encoder = self._draw_encoder(generator)
+        self.encoder_network = Network(self._draw_encoder(generator))
         self.sample_learners(generator)
-        self.encoder_params.extend(nn.Parameter(p) for p in encoder.params)
-        self._encoder_structure = encoder
         self.log_std: nn.Parameter | None = None
         if self.continuous:
             if abs(float(self._log_std_pull(inner_lr_init))) < 1e-6:
@@ -140,7 +136,7 @@ class DistillationPolicy(BasePolicy):
 
     def _draw_critic(
         self, critic: LearnerDistribution | None, shared: bool, generator: torch.Generator
-    ) -> nn.Sequential:
+    ) -> Network:
         if critic is None:
             critic = CNN(last_gain=1.0) if self.is_image else MLP(last_gain=1.0)
             if isinstance(self.learner_distribution, CNN) or shared:
@@ -156,10 +152,7 @@ class DistillationPolicy(BasePolicy):
                 f"The critic {critic!r} cannot read the encoder's features: its first {self.trunk} layers "
                 f"are not those of {self.learner_distribution!r}."
             )
-        module = critic.sample(1, self.obs_shape, 1, generator, part).module()
-        # Features of a convolution are maps; a fully connected layer that follows it wants them flat.
-        flat = shared and isinstance(critic.layers(self.obs_shape, 1)[self.trunk], Linear)
-        return nn.Sequential(nn.Flatten(), *module) if flat else module
+        return Network(critic.sample(1, self.obs_shape, 1, generator, part))
 
     def _draw_encoder(self, generator: torch.Generator) -> Learners:
         if self.encoder_layers:
@@ -175,7 +168,7 @@ class DistillationPolicy(BasePolicy):
     @property
     def encoder(self) -> Learners:
         """The encoder ε_ξ with its current parameters, a batch of one network."""
-        return self._encoder_structure.replace(tuple(self.encoder_params))
+        return self.encoder_network.learners
 
     @property
     def inner_lr(self) -> Tensor:
@@ -208,7 +201,7 @@ class DistillationPolicy(BasePolicy):
             "dataset": [self.x, self.y],
             "inner_lr": [self.log_inner_lr, *([] if self.log_lr_hidden is None else [self.log_lr_hidden])],
             "log_std": [] if self.log_std is None else [self.log_std],
-            "encoder": list(self.encoder_params),
+            "encoder": list(self.encoder_network.parameters()),
         }
 
     def load_dataset(self, dataset: DistilledDataset) -> None:
@@ -223,7 +216,7 @@ class DistillationPolicy(BasePolicy):
         own = {"x": self.x, "y": self.y, "log_std": self.log_std}
         other = {"x": dataset.x, "y": dataset.y, "log_std": dataset.log_std}
         names = encoder_state(self.encoder)
-        own |= {f"encoder.{n}": p for n, p in zip(names, self.encoder_params, strict=True)}
+        own |= {f"encoder.{n}": p for n, p in zip(names, self.encoder_network.parameters(), strict=True)}
         other |= {
             f"encoder.{n}": p.unsqueeze(0)
             for n, p in dataset.encoder.items()
@@ -324,6 +317,8 @@ class DistillationPolicy(BasePolicy):
 
     def features(self, obs: Tensor) -> Tensor:
         """Run the trunk of the encoder over preprocessed observations ``(M, b, *obs_shape)``."""
+        if not self.trunk:
+            return obs
         trunk = self.encoder.part(slice(0, self.trunk))
         if not self.mixed_precision:
             return encode(trunk, obs)

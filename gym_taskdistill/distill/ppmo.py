@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, up
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from gym_taskdistill._memory import keep_freed_memory
 from gym_taskdistill.distill import checkpoint, distributed, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.card import Card, space_to_dict, versions
@@ -212,6 +213,7 @@ class PPMO(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_settings()
+        keep_freed_memory()
         self.generator = torch.Generator(self.device)
         # The start values are the same on all ranks; what is drawn later is each rank's own.
         assert self.seed is not None

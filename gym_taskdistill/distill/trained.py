@@ -74,7 +74,9 @@ class TrainedLearners:
         Returns:
             A distribution of batch shape ``(M, b)``.
         """
-        outputs = self.learners(encode(self.encoder.part(slice(layer, None)), features))
+        if self.encoder.params:
+            features = encode(self.encoder.part(slice(layer, None)), features)
+        outputs = self.learners(features)
         if self.log_std is None:
             return Categorical(outputs)
         return DiagGaussian(outputs, self.log_std.unsqueeze(1))

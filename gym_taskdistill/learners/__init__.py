@@ -2,7 +2,7 @@
 
 from gym_taskdistill.learners.cnn import CNN
 from gym_taskdistill.learners.distributions import LearnerDistribution, Mixture
-from gym_taskdistill.learners.learners import Learners, LearnerStack
+from gym_taskdistill.learners.learners import Learners, LearnerStack, Network
 from gym_taskdistill.learners.mlp import MLP
 from gym_taskdistill.learners.named import (
     ALPHA_A,
@@ -24,6 +24,7 @@ __all__ = [
     "LearnerStack",
     "Learners",
     "Mixture",
+    "Network",
     "learner_distribution",
     "register_family",
 ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gym_taskdistill.learners.activations import activate_
 from gym_taskdistill.learners.layers import Linear
 from gym_taskdistill.learners.learners import Learners, LearnerStack
 
@@ -116,11 +117,7 @@ class _PerceptronGradient(torch.autograd.Function):
         h = [x.mT]
         for weight, bias, activation in zip(weights, biases, activations, strict=True):
             out = _linear(weight, h[-1]).add_(bias.unsqueeze(-1))
-            if activation == "tanh":
-                out.tanh_()
-            elif activation == "relu":
-                out.relu_()
-            h.append(out)
+            h.append(activate_(out, activation))
         scale = 2.0 / y.numel()
         errors = h[-1] - y.mT
         losses = errors.square().mean(dim=(1, 2))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners.activations import activate_
 
 #: Activations a layer may end with, each with its module for export.
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -64,8 +65,10 @@ class Linear:
         weight, bias = params
         if x.dim() > 3:
             x = x.flatten(2)
-        out = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-        return _activate(out, self.activation)
+        if len(weight) == 1:  # one network's product takes its bias along
+            out = nn.functional.linear(x.squeeze(0), weight.squeeze(0), bias.squeeze(0))
+            return activate_(out, self.activation).unsqueeze(0)
+        return activate_(torch.baddbmm(bias.unsqueeze(1), x, weight.mT), self.activation)
 
     def module(self, params: tuple[Tensor, ...]) -> nn.Module:
         """Export one learner's layer (unstacked ``params``) as a plain torch module."""
@@ -129,7 +132,7 @@ class Conv2d:
         out = torch.conv2d(
             images, weight.flatten(0, 1), bias.flatten(), stride=self.stride, groups=1 if shared else n
         )
-        return _activate(out.unflatten(1, (n, -1)).transpose(0, 1), self.activation)
+        return activate_(out, self.activation).unflatten(1, (n, -1)).transpose(0, 1)
 
     def module(self, params: tuple[Tensor, ...]) -> nn.Module:
         """Export one learner's layer (unstacked ``params``) as a plain torch module."""
@@ -138,12 +141,6 @@ class Conv2d:
             weight.shape[1], weight.shape[0], self.kernel_size, self.stride, device=weight.device
         )
         return _export(convolution, weight, bias, self.activation)
-
-
-def _activate(out: Tensor, activation: str | None) -> Tensor:
-    if activation == "tanh":
-        return torch.tanh(out)
-    return torch.relu(out) if activation == "relu" else out
 
 
 def _export(module: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor, activation: str | None) -> nn.Module:

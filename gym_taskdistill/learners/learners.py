@@ -131,3 +131,25 @@ class Learners:
                 return stack.module(index)
             index -= stack.size
         raise AssertionError("unreachable")
+
+
+class Network(nn.Module):
+    """One network of a learner family that is learned directly, such as an encoder or a critic.
+
+    Args:
+        drawn: A batch of one network, whose parameters are its start.
+    """
+
+    def __init__(self, drawn: Learners) -> None:
+        super().__init__()
+        self._drawn = drawn
+        self.params = nn.ParameterList(p.detach().clone() for p in drawn.params)
+
+    @property
+    def learners(self) -> Learners:
+        """The network with its current parameters, as a batch of one."""
+        return self._drawn.replace(tuple(self.params))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` of shape ``(b, *in)`` to ``(b, *out)``."""
+        return self.learners(x.unsqueeze(0)).squeeze(0)

@@ -91,7 +91,7 @@ def same_ppo(model: PPMO) -> tuple[PPO, dict[str, tuple[list[Tensor], list[Tenso
         critic = [*weighted(policy.mlp_extractor.value_net), policy.value_net]
     pairs = {
         "actor": (
-            list(model.policy.encoder_params),
+            list(model.policy.encoder_network.parameters()),
             [p for layer in actor for p in (layer.weight, layer.bias)],
         ),
         "critic": (
@@ -129,7 +129,7 @@ def test_with_all_layers_in_the_encoder_it_is_ppo(env_id: str) -> None:
     model = small(vec_env(env_id), encoder_layers=3, ent_coef=0.03, vf_coef=0.7, log_std_init=-0.3)
     model.learn(ROLLOUT)
     with torch.no_grad():  # so that some ratios are clipped
-        for p in model.policy.encoder_params:
+        for p in model.policy.encoder_network.params:
             p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
     ppo, pairs = same_ppo(model)
     ppo.ent_coef, ppo.vf_coef = model.ent_coef, model.vf_coef
@@ -188,7 +188,7 @@ def test_with_the_whole_nature_cnn_in_the_encoder_it_is_sb3s_cnn_policy(shared: 
     model = image_model(encoder_layers=5, share_features_extractor=shared)
     model.learn(32)
     with torch.no_grad():
-        for p in model.policy.encoder_params:
+        for p in model.policy.encoder_network.params:
             p += 0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
     ppo, pairs = same_ppo(model)
     ppo.ent_coef, ppo.vf_coef = model.ent_coef, model.vf_coef
@@ -217,9 +217,11 @@ def test_a_rollout_of_images_holds_what_the_policy_says_of_them(layers: int, sha
 
     model = image_model(encoder_layers=layers, share_features_extractor=shared)
     model.learn(32, callback=AtRolloutEnd(look))
-    before = [p.clone() for p in model.policy.encoder_params]
+    before = [p.clone() for p in model.policy.encoder_network.params]
     model.learn(32)
-    changed = [not torch.equal(p, q) for p, q in zip(before, model.policy.encoder_params, strict=True)]
+    changed = [
+        not torch.equal(p, q) for p, q in zip(before, model.policy.encoder_network.params, strict=True)
+    ]
     assert changed == [True] * 2 * layers
 
 
@@ -290,10 +292,10 @@ def test_a_critic_cannot_read_features_that_nobody_computes() -> None:
 def test_with_all_layers_in_the_encoder_the_rows_are_left_alone() -> None:
     model = small(encoder_layers=3)
     before = model.policy.x.clone()
-    weights = model.policy.encoder_params[0].clone()
+    weights = model.policy.encoder_network.params[0].clone()
     model.learn(2 * ROLLOUT)
     assert torch.equal(model.policy.x, before)
-    assert not torch.equal(model.policy.encoder_params[0], weights)
+    assert not torch.equal(model.policy.encoder_network.params[0], weights)
 
 
 # -- (b) Algorithm 1 -------------------------------------------------------------------------------
@@ -398,7 +400,7 @@ class Recorder(BaseCallback):
         assert isinstance(model, PPMO)
         buffer, critic = model.rollout_buffer, model.policy.critic
         with torch.no_grad():
-            values = critic(torch.as_tensor(buffer.observations)).squeeze(-1)
+            values = critic(torch.as_tensor(buffer.observations).flatten(0, 1)).view(buffer.values.shape)
             np.testing.assert_allclose(buffer.values, values, atol=1e-5)
             for t, (rewards, dones, infos) in enumerate(self.steps):
                 for i in range(N_ENVS):
@@ -406,7 +408,7 @@ class Recorder(BaseCallback):
                     truncated = dones[i] and infos[i]["TimeLimit.truncated"]
                     if truncated:
                         last = torch.as_tensor(infos[i]["terminal_observation"])
-                        expected += model.gamma * critic(last).item()
+                        expected += model.gamma * critic(last.unsqueeze(0)).item()
                     if dones[i]:
                         self.kinds.add("truncated" if truncated else "terminated")
                     assert buffer.rewards[t, i] == pytest.approx(expected, abs=1e-5)
@@ -732,7 +734,7 @@ def test_the_snapshot_is_what_was_learned_and_does_not_change() -> None:
         "0.weight": (16, 4),
         "0.bias": (16,),
     }
-    assert torch.equal(dataset.encoder["0.weight"], policy.encoder_params[0][0].detach())
+    assert torch.equal(dataset.encoder["0.weight"], policy.encoder_network.params[0][0].detach())
     card = dataset.card
     assert (card.env_id, card.seed, card.num_timesteps) == ("CartPole-v1", 0, ROLLOUT)
     assert card.learners == MLP(width=16).spec()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gym_taskdistill.distill.inner_step import InnerSGD, inner_step
-from gym_taskdistill.learners import MLP, LearnerDistribution, Learners, LearnerStack, Mixture
+from gym_taskdistill.learners import MLP, LearnerDistribution, Learners, LearnerStack, Mixture, Network
 
 OBS, OUTPUTS, ROWS = 5, 3, 7
 
@@ -161,3 +161,16 @@ def test_learners_without_layers_pass_their_input_through() -> None:
     assert torch.equal(nothing(x), x)
     assert nothing.params == ()
     assert len(nothing.module(3)) == 0
+
+
+def test_a_network_starts_as_drawn_and_owns_its_parameters() -> None:
+    drawn = MLP(last_gain=1.0).sample(1, (OBS,), OUTPUTS, torch.Generator().manual_seed(0))
+    network = Network(drawn)
+    x = inputs(ROWS, OBS).float()
+    torch.testing.assert_close(network(x), drawn.module()(x))
+    before = [p.clone() for p in drawn.params]
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(1.0)
+    assert all(torch.equal(p, q) for p, q in zip(drawn.params, before, strict=True))
+    torch.testing.assert_close(network(x), network.learners.module()(x))

@@ -1,0 +1,48 @@
+"""The fast tanh is a tanh: in value, in its derivatives, and at zero, where padding relies on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gym_taskdistill.learners.activations import FEWEST_FOR_SIGMOID, activate_
+
+SIZES = [FEWEST_FOR_SIGMOID - 1, FEWEST_FOR_SIGMOID, 3 * FEWEST_FOR_SIGMOID + 5]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tanh_is_exact_to_float32(size: int) -> None:
+    x = torch.linspace(-12, 12, size)
+    y = activate_(x.clone(), "tanh")
+    torch.testing.assert_close(y.double(), x.double().tanh(), atol=2.5e-7, rtol=0)
+    assert y.abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tanh_of_zero_is_zero(size: int) -> None:
+    assert not activate_(torch.zeros(size), "tanh").any()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_first_and_second_derivatives_of_tanh(size: int) -> None:
+    x = torch.linspace(-3, 3, size).requires_grad_()
+    expected_x = x.detach().double().requires_grad_()
+    results = []
+    for leaf, y in ((x, activate_(x * 1, "tanh")), (expected_x, (expected_x * 1).tanh())):
+        (first,) = torch.autograd.grad(y.square().sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), leaf)
+        results.append((first.detach(), second))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours.double(), expected, atol=3e-6, rtol=1e-5)
+
+
+def test_works_in_place() -> None:
+    for activation in ("tanh", "relu", None):
+        x = torch.randn(SIZES[-1], generator=torch.Generator().manual_seed(0))
+        y = activate_(x, activation)
+        assert y.data_ptr() == x.data_ptr()
+
+
+def test_float64_takes_torchs_own() -> None:
+    x = torch.linspace(-3, 3, SIZES[-1], dtype=torch.float64)
+    assert torch.equal(activate_(x.clone(), "tanh"), x.tanh())
