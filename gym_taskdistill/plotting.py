@@ -217,7 +217,7 @@ def _is_cart_pole(dataset: DistilledDataset) -> bool:
 
 def _observations(dataset: DistilledDataset) -> np.ndarray:
     """Return x in the env's own units."""
-    x = dataset.x
+    x = dataset.x if dataset.obs_scale is None else dataset.x / dataset.obs_scale
     if dataset.obs_mean is not None and dataset.obs_var is not None:
         x = x * torch.sqrt(dataset.obs_var + 1e-8) + dataset.obs_mean
     return x.cpu().numpy()

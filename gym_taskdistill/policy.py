@@ -189,14 +189,15 @@ class DistilledPolicy:
             A module that maps ``(n, *obs_shape)`` to action logits or means ``(n, n_outputs)``.
         """
         parts: list[nn.Module] = []
-        if self.dataset.obs_mean is not None or self.dataset.has_images:
-            parts.append(ObservationNormalization(self.dataset))
+        data = self.dataset
+        if data.obs_mean is not None or data.obs_scale is not None or data.has_images:
+            parts.append(ObservationNormalization(data))
         parts.extend(self.trained.module(index))
         return nn.Sequential(*parts)
 
 
 class ObservationNormalization(nn.Module):
-    """A dataset's scaling of images and its frozen observation statistics, as a module.
+    """What a dataset does to observations (`DistilledDataset.normalize`), as a module.
 
     Args:
         dataset: The dataset that carries them.
@@ -204,18 +205,22 @@ class ObservationNormalization(nn.Module):
 
     mean: Tensor
     std: Tensor
+    scale: Tensor
 
     def __init__(self, dataset: DistilledDataset) -> None:
         super().__init__()
         mean, var = dataset.obs_mean, dataset.obs_var
         self.register_buffer("mean", torch.zeros(()) if mean is None else mean.clone())
         self.register_buffer("std", torch.ones(()) if var is None else (var + 1e-8).sqrt())
+        scale = dataset.obs_scale
+        self.register_buffer("scale", torch.ones(()) if scale is None else scale.clone())
         self.clip_obs = float("inf") if dataset.clip_obs is None else dataset.clip_obs
         self.unit = 255.0 if dataset.has_images else 1.0
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Normalise and clip observations ``(n, *obs_shape)``."""
-        return ((obs / self.unit - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
+        """Normalise, clip and scale observations ``(n, *obs_shape)``."""
+        normalized = ((obs / self.unit - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
+        return normalized * self.scale
 
 
 def _space(plain: dict[str, Any]) -> spaces.Space[Any]:

@@ -32,6 +32,7 @@ def pendulum_dataset() -> DistilledDataset:
         obs_mean=torch.tensor([0.1, 0.2, 0.3]),
         obs_var=torch.tensor([0.5, 0.5, 4.0]),
         clip_obs=2.0,
+        obs_scale=torch.tensor([1.0, 0.5, 2.0]),
         card=card,
     )
 

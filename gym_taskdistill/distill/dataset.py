@@ -41,6 +41,7 @@ from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.files import write_all
 
 _ENCODER = "encoder."
+_TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
 
 SpacePair = tuple[gym.Space[Any], gym.Space[Any]]
 
@@ -89,6 +90,8 @@ class DistilledDataset:
         obs_mean: Frozen observation mean, shape ``obs_shape``, of scaled images; None for no statistics.
         obs_var: Frozen observation variance, shape ``obs_shape``, at least 0.
         clip_obs: Bound on the magnitude of normalised observations, above 0; None means unbounded.
+        obs_scale: Factor on observations, after their statistics and the clip, shape ``obs_shape``, above 0;
+            None for 1. Learners see observations as large as it makes them.
         encoder: State dict of the shared layers ``[0, encoder_layers)``.
         encoder_layers: Number of those layers (the paper's l); 0 is full distillation.
 
@@ -109,6 +112,7 @@ class DistilledDataset:
     obs_mean: Tensor | None = None
     obs_var: Tensor | None = None
     clip_obs: float | None = None
+    obs_scale: Tensor | None = None
     encoder: dict[str, Tensor] = field(default_factory=dict)
     encoder_layers: int = 0
 
@@ -130,7 +134,7 @@ class DistilledDataset:
                 name: _frozen(tensor, _ENCODER + str(name), device) for name, tensor in self.encoder.items()
             },
         }
-        for name in ("x", "y", "log_std", "obs_mean", "obs_var"):
+        for name in _TENSORS:
             tensor = getattr(self, name)
             optional = name not in ("x", "y")
             values[name] = None if tensor is None and optional else _frozen(tensor, name, device)
@@ -197,6 +201,8 @@ class DistilledDataset:
             parts.append(f"log_std={tuple(self.log_std.shape)}")
         if self.obs_mean is not None:
             parts.append(f"obs_mean={tuple(self.obs_mean.shape)}")
+        if self.obs_scale is not None:
+            parts.append(f"obs_scale={tuple(self.obs_scale.shape)}")
         if self.encoder_layers:
             parts.append(f"encoder_layers={self.encoder_layers}")
         return f"{type(self).__name__}({', '.join(parts)})"
@@ -218,7 +224,7 @@ class DistilledDataset:
         return self.replace(x=self.x.to(device))  # the other tensors follow x
 
     def normalize(self, obs: Tensor) -> Tensor:
-        """Scale images from bytes to [0, 1], then apply the frozen observation statistics.
+        """Show observations as learners see them: images in [0, 1], frozen statistics, clip, and scale.
 
         Args:
             obs: Raw observations, shape ``(..., *obs_shape)``, on the dataset's device.
@@ -231,7 +237,7 @@ class DistilledDataset:
         """
         if self.has_images:
             obs = obs / 255.0
-        if self.obs_mean is None or self.obs_var is None:
+        if self.obs_mean is None and self.obs_scale is None:
             return obs
         # Broadcasting would quietly accept some wrong shapes.
         if obs.shape[max(0, obs.ndim - len(self.obs_shape)) :] != self.obs_shape:
@@ -239,10 +245,11 @@ class DistilledDataset:
                 f"Observations of shape {tuple(obs.shape)} do not end in the dataset's "
                 f"observation shape {self.obs_shape}."
             )
-        normalized = (obs - self.obs_mean) / torch.sqrt(self.obs_var + 1e-8)
-        if self.clip_obs is None:
-            return normalized
-        return normalized.clamp(-self.clip_obs, self.clip_obs)
+        if self.obs_mean is not None and self.obs_var is not None:
+            obs = (obs - self.obs_mean) / torch.sqrt(self.obs_var + 1e-8)
+        if self.clip_obs is not None:
+            obs = obs.clamp(-self.clip_obs, self.clip_obs)
+        return obs if self.obs_scale is None else obs * self.obs_scale
 
     def check_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | SpacePair) -> None:
         """Refuse an environment that this dataset was not distilled for.
@@ -354,7 +361,7 @@ class DistilledDataset:
             if name not in tensors:
                 raise DatasetError(f'tensor "{name}" is missing.')
         for name in tensors:
-            if name not in ("x", "y", "log_std", "obs_mean", "obs_var"):
+            if name not in _TENSORS:
                 raise DatasetError(f'tensor "{name}" is unknown.')
         fields: dict[str, Any] = {name: document[name] for name in SCALARS} | tensors
         fields |= {name: document[name] for name in OPTIONAL_SCALARS if name in document}
@@ -362,7 +369,7 @@ class DistilledDataset:
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors under their names in the file."""
-        named = {name: getattr(self, name) for name in ("x", "y", "log_std", "obs_mean", "obs_var")}
+        named = {name: getattr(self, name) for name in _TENSORS}
         named |= {_ENCODER + name: tensor for name, tensor in self.encoder.items()}
         return {name: tensor for name, tensor in sorted(named.items()) if tensor is not None}
 
@@ -392,6 +399,7 @@ class DistilledDataset:
             ("log_std", (self.n_outputs,)),
             ("obs_mean", self.obs_shape),
             ("obs_var", self.obs_shape),
+            ("obs_scale", self.obs_shape),
         ):
             tensor = getattr(self, name)
             if tensor is not None and tuple(tensor.shape) != shape:
@@ -400,6 +408,8 @@ class DistilledDataset:
             raise DatasetError("obs_mean and obs_var belong together: give both or neither.")
         if self.obs_var is not None and bool((self.obs_var < 0).any()):
             raise DatasetError("obs_var has negative values.")
+        if self.obs_scale is not None and bool((self.obs_scale <= 0).any()):
+            raise DatasetError("obs_scale has values that are not above 0.")
         if self.clip_obs is not None and self.obs_mean is None:
             raise DatasetError("clip_obs needs observation statistics: give obs_mean and obs_var.")
         if bool(self.encoder) != bool(self.encoder_layers):

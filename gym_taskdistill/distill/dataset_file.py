@@ -1,10 +1,10 @@
 """The file of a distilled dataset: one ``.safetensors`` that needs nothing beside it.
 
 File format, version 1. The tensors are ``x``, ``y``, and where used ``log_std``, ``obs_mean``,
-``obs_var`` and ``encoder.<name>``, all float32. The metadata has the single key ``gym-taskdistill``
-(safetensors does not keep the order of several keys, and equal content should give equal bytes), which
-holds one canonical JSON document: the format version, the scalars, the tensors' shapes, the card, and a
-SHA-256 over all of it and over the tensors' bytes.
+``obs_var``, ``obs_scale`` and ``encoder.<name>``, all float32. The metadata has the single key
+``gym-taskdistill`` (safetensors does not keep the order of several keys, and equal content should give equal
+bytes), which holds one canonical JSON document: the format version, the scalars, the tensors' shapes, the
+card, and a SHA-256 over all of it and over the tensors' bytes.
 """
 
 from __future__ import annotations

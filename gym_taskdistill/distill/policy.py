@@ -21,7 +21,7 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Learners, Network
 
 #: Parameters of the outer loop that have a learning rate of their own.
-PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "encoder")
+PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "obs_scale", "encoder")
 
 
 #: Bounds of standardised pixels: on their magnitude, and from below on the deviation, in units of 255.
@@ -47,6 +47,7 @@ class DistillationPolicy(BasePolicy):
             0 leaves them as they are drawn, ``None`` gives them the same rate.
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
+        obs_scale_init: Start of the learned factor on each dimension of observations; ``None`` for none.
         x_std: Standard deviation of the normal from which the rows start.
         y_std: Standard deviation of the normal from which the labels start.
         log_std_init: Start of the log standard deviation that trained learners have (continuous actions).
@@ -77,6 +78,7 @@ class DistillationPolicy(BasePolicy):
         inner_lr_hidden: float | None,
         inner_lr_init: float,
         encoder_layers: int,
+        obs_scale_init: float | None,
         x_std: float,
         y_std: float,
         log_std_init: float,
@@ -104,6 +106,10 @@ class DistillationPolicy(BasePolicy):
         self._fixed_lr_hidden = 1.0 if inner_lr_hidden is None else inner_lr_hidden
         if inner_lr_hidden:
             self.log_lr_hidden = nn.Parameter(torch.tensor(math.log(inner_lr_hidden), device=device))
+        self.log_obs_scale: nn.Parameter | None = None
+        if obs_scale_init is not None:
+            start = torch.full(self.obs_shape, math.log(obs_scale_init), device=device)
+            self.log_obs_scale = nn.Parameter(start)
         self.encoder_network = Network(self._draw_encoder(generator))
         self.sample_learners(generator)
         self.log_std: nn.Parameter | None = None
@@ -181,6 +187,11 @@ class DistillationPolicy(BasePolicy):
         return self._fixed_lr_hidden if self.log_lr_hidden is None else self.log_lr_hidden.exp()
 
     @property
+    def obs_scale(self) -> Tensor | None:
+        """The factor on each dimension of observations, learned as its logarithm; ``None`` for none."""
+        return None if self.log_obs_scale is None else self.log_obs_scale.exp()
+
+    @property
     def log_std_label(self) -> Tensor | None:
         """The label that brings trained learners to `log_std`; ``None`` for discrete actions.
 
@@ -201,6 +212,7 @@ class DistillationPolicy(BasePolicy):
             "dataset": [self.x, self.y],
             "inner_lr": [self.log_inner_lr, *([] if self.log_lr_hidden is None else [self.log_lr_hidden])],
             "log_std": [] if self.log_std is None else [self.log_std],
+            "obs_scale": [] if self.log_obs_scale is None else [self.log_obs_scale],
             "encoder": list(self.encoder_network.parameters()),
         }
 
@@ -213,8 +225,10 @@ class DistillationPolicy(BasePolicy):
         Raises:
             TaskDistillError: The dataset's rows, labels or encoder have other shapes.
         """
-        own = {"x": self.x, "y": self.y, "log_std": self.log_std}
-        other = {"x": dataset.x, "y": dataset.y, "log_std": dataset.log_std}
+        own = {"x": self.x, "y": self.y, "log_std": self.log_std, "obs_scale": self.log_obs_scale}
+        other = {"x": dataset.x, "y": dataset.y, "log_std": dataset.log_std, "obs_scale": dataset.obs_scale}
+        if self.log_obs_scale is not None and dataset.obs_scale is None:
+            other["obs_scale"] = torch.ones_like(self.log_obs_scale)
         names = encoder_state(self.encoder)
         own |= {f"encoder.{n}": p for n, p in zip(names, self.encoder_network.parameters(), strict=True)}
         other |= {
@@ -242,6 +256,8 @@ class DistillationPolicy(BasePolicy):
                 value = other[name]
                 if param is not None and value is not None:
                     param.copy_(value)
+            if self.log_obs_scale is not None:
+                self.log_obs_scale.log_()
             if self.log_std is not None:
                 self.log_std.mul_(self._log_std_pull(dataset.inner_lr))
 
@@ -316,7 +332,10 @@ class DistillationPolicy(BasePolicy):
         self.register_buffer("pixel_std", scaled.std(0).clamp_min(MIN_PIXEL_STD))
 
     def features(self, obs: Tensor) -> Tensor:
-        """Run the trunk of the encoder over preprocessed observations ``(M, b, *obs_shape)``."""
+        """Scale preprocessed observations ``(M, b, *obs_shape)``, and run the encoder's trunk over them."""
+        scale = self.obs_scale
+        if scale is not None:
+            obs = obs * scale
         if not self.trunk:
             return obs
         trunk = self.encoder.part(slice(0, self.trunk))
@@ -358,7 +377,7 @@ class DistillationPolicy(BasePolicy):
             obs = observation.unflatten(0, (self.n_learners, rows // self.n_learners))
         else:
             obs = observation.unsqueeze(0).expand(self.n_learners, *observation.shape)
-        distribution = trained.action_distribution(self.preprocess(obs))
+        distribution = trained.act(self.features(self.preprocess(obs)), self.trunk)
         if deterministic:
             actions = distribution.mode()
         else:

@@ -91,6 +91,11 @@ class PPMO(OnPolicyAlgorithm):
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
             them is direct-task learning, that is PPO.
+        obs_scale_init: Learn a factor on each dimension of the observations that learners see (the critic
+            does not), from this start; ``None`` for none, as in the paper. Networks of one family agree on
+            what they learned where their activations are nearly linear, that is at small observations.
+        obs_scale_learning_rate: Learning rate of the logarithm of that factor; ``None`` follows
+            ``learning_rate``.
         x_std: Standard deviation of the rows at the start, which are normal; the paper's is 1.
         y_std: Standard deviation of the labels at the start, which are normal; the paper's is 1.
         log_std_init: Log standard deviation of trained learners at the start (continuous actions).
@@ -145,6 +150,8 @@ class PPMO(OnPolicyAlgorithm):
         inner_lr_hidden: float | None = None,
         inner_lr_init: float = 0.02,
         encoder_layers: int = 0,
+        obs_scale_init: float | None = None,
+        obs_scale_learning_rate: float | Schedule | None = None,
         x_std: float = 1.0,
         y_std: float = 1.0,
         log_std_init: float = 0.0,
@@ -172,6 +179,7 @@ class PPMO(OnPolicyAlgorithm):
             "dataset": learning_rate,
             "inner_lr": inner_lr_learning_rate,
             "log_std": log_std_learning_rate,
+            "obs_scale": obs_scale_learning_rate,
             "encoder": encoder_learning_rate,
         }
         self.batch_size = batch_size
@@ -183,6 +191,7 @@ class PPMO(OnPolicyAlgorithm):
         self.inner_lr_hidden = inner_lr_hidden
         self.inner_lr_init = inner_lr_init
         self.encoder_layers = encoder_layers
+        self.obs_scale_init = obs_scale_init
         self.x_std, self.y_std = x_std, y_std
         self.log_std_init = log_std_init
         self.segment = 0
@@ -227,6 +236,7 @@ class PPMO(OnPolicyAlgorithm):
             "inner_lr_hidden": self.inner_lr_hidden,
             "inner_lr_init": self.inner_lr_init,
             "encoder_layers": self.encoder_layers,
+            "obs_scale_init": self.obs_scale_init,
             "x_std": self.x_std,
             "y_std": self.y_std,
             "log_std_init": self.log_std_init,
@@ -285,6 +295,8 @@ class PPMO(OnPolicyAlgorithm):
                 f"batch_size={self.batch_size} must be a multiple of n_learners={self.n_learners} and divide "
                 f"the rollout of n_steps x n_envs = {rollout} transitions."
             )
+        if self.obs_scale_init is not None and not self.obs_scale_init > 0:
+            raise TaskDistillError(f"obs_scale_init must be > 0 or None, but is {self.obs_scale_init!r}.")
         if not self.inner_lr_init > 0:
             raise TaskDistillError(f"inner_lr_init must be > 0, but is {self.inner_lr_init!r}.")
         if self.inner_lr_hidden is not None and not self.inner_lr_hidden >= 0:
@@ -317,6 +329,7 @@ class PPMO(OnPolicyAlgorithm):
             inner_step_size=self.inner_sgd.step_size,
             inner_lr_hidden=float(torch.as_tensor(policy.inner_lr_hidden).detach()),
             log_std=policy.log_std_label,
+            obs_scale=policy.obs_scale,
             encoder=encoder_state(policy.encoder),
             encoder_layers=self.encoder_layers,
             card=card,

@@ -17,8 +17,8 @@ class FrozenNormalizeObservation(
     """Normalise observations by the statistics that are frozen in a dataset.
 
     The view that learners of the dataset have: ``(obs - mean) / sqrt(var + 1e-8)``, clipped to
-    ``±clip_obs``, in float32. Unlike gymnasium's `NormalizeObservation` it learns nothing. `DistilledPolicy`
-    takes raw observations and needs no wrapper; this one is for any other agent.
+    ``±clip_obs`` and times ``obs_scale``, in float32. Unlike gymnasium's `NormalizeObservation` it learns
+    nothing. `DistilledPolicy` takes raw observations and needs no wrapper; this one is for any other agent.
 
     Args:
         env: The raw env of the dataset's task.
@@ -39,9 +39,10 @@ class FrozenNormalizeObservation(
         gym.ObservationWrapper.__init__(self, env)
         dataset.check_env(env)
         self.dataset = dataset.to("cpu")
-        bound = np.float32(
-            np.inf if dataset.clip_obs is None or dataset.obs_mean is None else dataset.clip_obs
-        )
+        bound = np.full(dataset.obs_shape, np.inf if dataset.clip_obs is None else dataset.clip_obs)
+        if self.dataset.obs_scale is not None:
+            bound = bound * self.dataset.obs_scale.numpy()
+        bound = bound.astype(np.float32)
         self.observation_space = gym.spaces.Box(-bound, bound, dataset.obs_shape, np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:

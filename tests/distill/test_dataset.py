@@ -89,6 +89,7 @@ def continuous(**changes: Any) -> DistilledDataset:
         "obs_mean": torch.tensor([1.0, 2.0, 3.0]),
         "obs_var": torch.tensor([0.25, 1.0, 4.0]),
         "clip_obs": 10.0,
+        "obs_scale": torch.tensor([0.5, 1.0, 2.0]),
         "encoder": {"0.weight": torch.randn(3, 3, generator=generator), "0.bias": torch.zeros(3)},
         "encoder_layers": 1,
         "card": card,
@@ -116,7 +117,8 @@ def test_properties_and_repr() -> None:
     assert repr(data) == (
         "DistilledDataset(Pendulum-v1 g=9.5, x=(5, 3), y=(5, 1), inner_lr=5.31, inner_steps=2, "
         "inner_momentum=0.5, inner_lr_decay=0.9, inner_step_size=polyak, "
-        "inner_lr_hidden=0.25, log_std=(1,), obs_mean=(3,), encoder_layers=1)"
+        "inner_lr_hidden=0.25, log_std=(1,), obs_mean=(3,), "
+        "obs_scale=(3,), encoder_layers=1)"
     )
 
 
@@ -152,7 +154,8 @@ def test_normalize() -> None:
     data = continuous()
     obs = torch.tensor([[1.0, 2.0, 3.0], [1.5, 1.0, 7.0], [100.0, -100.0, 3.0]])
     expected = torch.tensor([[0.0, 0.0, 0.0], [1.0, -1.0, 2.0], [10.0, -10.0, 0.0]])
-    torch.testing.assert_close(data.normalize(obs), expected)
+    torch.testing.assert_close(data.replace(obs_scale=None).normalize(obs), expected)
+    torch.testing.assert_close(data.normalize(obs), expected * torch.tensor([0.5, 1.0, 2.0]))
     torch.testing.assert_close(data.normalize(obs[1]), expected[1])
     unbounded = data.replace(clip_obs=None).normalize(obs)
     torch.testing.assert_close(unbounded[2], torch.tensor([198.0, -102.0, 0.0]))
@@ -200,6 +203,8 @@ BAD_DISCRETE: list[tuple[dict[str, Any], str]] = [
     ({"obs_mean": torch.zeros(4)}, "both or neither"),
     ({"obs_mean": torch.zeros(4), "obs_var": -torch.ones(4)}, "negative"),
     ({"obs_mean": torch.zeros(4), "obs_var": torch.ones(1)}, "obs_var has shape"),
+    ({"obs_scale": torch.ones(3)}, "obs_scale has shape"),
+    ({"obs_scale": torch.zeros(4)}, "not above 0"),
     ({"clip_obs": 10.0}, "statistics"),
     ({"encoder_layers": 1}, "encoder"),
     ({"encoder": {"0.weight": torch.zeros(1)}}, "encoder"),
@@ -386,7 +391,7 @@ def test_round_trip_is_exact(make: Callable[[], DistilledDataset], tmp_path: Pat
     loaded = DistilledDataset.load(path)
     assert loaded == data and loaded.card == data.card and loaded.digest == data.digest
     assert loaded.inner_lr == data.inner_lr and loaded.encoder.keys() == data.encoder.keys()
-    for name in ("x", "y", "log_std", "obs_mean", "obs_var"):
+    for name in ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale"):
         before, after = getattr(data, name), getattr(loaded, name)
         assert before is after is None or torch.equal(before, after)
     assert read_card(path) == data.card

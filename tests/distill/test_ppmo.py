@@ -363,7 +363,7 @@ def test_the_rate_of_the_hidden_layers_learns_where_it_is_asked_for() -> None:
 
 
 def test_rows_labels_and_learning_rate_all_learn() -> None:
-    model = small(vec_env("Pendulum-v1"), encoder_layers=1)
+    model = small(vec_env("Pendulum-v1"), encoder_layers=1, obs_scale_init=1.0)
     groups = model.policy.parameter_groups()
     before = {name: [p.clone() for p in params] for name, params in groups.items()}
     critic = [p.clone() for p in model.policy.critic.parameters()]
@@ -710,6 +710,37 @@ def test_the_snapshot_holds_the_normalisers_statistics() -> None:
     assert np.abs(ours).max() == 1.5
     model.learn(ROLLOUT, reset_num_timesteps=False)
     np.testing.assert_allclose(dataset.obs_mean.numpy(), mean, rtol=1e-6)  # frozen
+
+
+def test_the_scale_of_observations_is_learned_and_frozen() -> None:
+    model = small(VecNormalize(vec_env("Pendulum-v1")), gamma=0.99, obs_scale_init=0.5)
+    start = model.dataset().obs_scale
+    assert start is not None and torch.allclose(start, torch.full((3,), 0.5))
+    model.learn(3 * ROLLOUT)
+    dataset = model.dataset()
+    assert dataset.obs_scale is not None
+    assert not torch.allclose(dataset.obs_scale, start, rtol=1e-3)
+    # Learners that the dataset trains see in its own env what the current ones see in training.
+    raw = torch.randn(model.n_learners, 5, 3, generator=torch.Generator().manual_seed(0))
+    policy, env = model.policy, model.get_vec_normalize_env()
+    assert env is not None
+    trained = policy.train_learners(create_graph=False)
+    seen = policy.features(torch.as_tensor(env.normalize_obs(raw.numpy())))
+    own = trained.action_distribution(dataset.normalize(raw))
+    torch.testing.assert_close(own.mode(), trained.act(seen, policy.trunk).mode(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_warm_start_takes_over_the_scale_of_observations() -> None:
+    env = VecNormalize(vec_env("Pendulum-v1"))
+    scaled = small(env, gamma=0.99, obs_scale_init=0.5).dataset()
+    other = small(env, gamma=0.99, obs_scale_init=0.1)
+    other.load_dataset(scaled)
+    assert scaled.obs_scale is not None and other.dataset().obs_scale is not None
+    torch.testing.assert_close(other.dataset().obs_scale, scaled.obs_scale)
+    other.load_dataset(scaled.replace(obs_scale=None))  # learners saw observations as they are
+    torch.testing.assert_close(other.dataset().obs_scale, torch.ones(3))
+    with pytest.raises(TaskDistillError, match="obs_scale"):
+        small(env, gamma=0.99).load_dataset(scaled)
 
 
 @pytest.mark.parametrize("wrap", [False, True])

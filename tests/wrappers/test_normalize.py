@@ -40,6 +40,16 @@ def test_it_shows_what_the_learners_saw(trained: tuple[VecNormalize, DistilledDa
     assert clipped  # the bound is seen to work
 
 
+def test_it_scales_after_the_clip(trained: tuple[VecNormalize, DistilledDataset]) -> None:
+    vec_env, dataset = trained
+    scale = torch.tensor([0.5, 1.0, 2.0])
+    env = FrozenNormalizeObservation(gym.make("Pendulum-v1"), dataset.replace(obs_scale=scale))
+    raw = gym.make("Pendulum-v1").reset(seed=3)[0]
+    expected = vec_env.normalize_obs(raw) * scale.numpy()
+    np.testing.assert_allclose(env.reset(seed=3)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(env.observation_space.high, [0.75, 1.5, 3.0])
+
+
 def test_it_learns_nothing(trained: tuple[VecNormalize, DistilledDataset]) -> None:
     env = FrozenNormalizeObservation(gym.make("Pendulum-v1"), trained[1])
     first = env.reset(seed=0)[0]
