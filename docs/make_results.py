@@ -25,7 +25,6 @@ DOCS = Path(__file__).resolve().parent
 RESULTS, CONTROLS = DOCS / "results.md", DOCS / "controls"
 REFERENCES = DOCS / "references"
 README = DOCS.parent / "README.md"
-SUMMARY_MARKERS = ("<!-- results -->", "<!-- /results -->")
 
 CARTPOLE = "CartPoleND-v0"
 
@@ -97,8 +96,9 @@ tested each dataset by 1000 agents with one episode each. They are left out for 
 observations or rewards. Pusher-v4 cannot run on mujoco >= 3.
 
 The two ± differ: the paper's is over 5 distillations, in RL over 5 agents; ours is over the agents trained
-on one dataset. Ours are drawn from the distribution over which the dataset was distilled, for more than one
-inner step from Λ, one of several in that distribution; the minimum is that of the stochastic ones.
+on one dataset. Ours are drawn from the distribution over which the dataset was distilled: Λ, two hidden
+layers of 64, unless said otherwise; for more than one inner step Λ is one of several in that distribution.
+The minimum is that of the stochastic ones.
 
 Our PPO is the same program with the whole network in the encoder, so that nothing is drawn afresh, with the
 recipe and the env steps of the distillation; SB3's has the hyperparameters of its zoo (tuned for v3). Both
@@ -188,6 +188,13 @@ class Entry(NamedTuple):
         return f"k = {self.dataset.k}, {steps} inner step{'s' if steps > 1 else ''}"
 
     @property
+    def unusual_learners(self) -> str:
+        """The learners over which it was distilled for a single step, where they are not the paper's."""
+        own = _own_scores(self.card)[0]
+        usual = own is None or own.learners in NAMED_LEARNERS or self.dataset.inner_steps > 1
+        return "" if usual or own is None else f", {own.learners}"
+
+    @property
     def label(self) -> str:
         """The variant with what tells it apart."""
         return f"ours, `{self.card.variant}`: {self.size}"
@@ -226,8 +233,33 @@ def build(root: Path | None = None, controls: Path | None = None, references: Pa
     return "\n\n".join(parts) + "\n"
 
 
+def build_mujoco_summary(root: Path | None = None) -> str:
+    """Build the README's table of MuJoCo in v4: the paper's figures beside ours, with the worst agent.
+
+    Args:
+        root: Folder of a zoo; ``None`` is the one that comes with the library.
+
+    Returns:
+        A Markdown table.
+    """
+    entries = [Entry(entry, entry.load()) for entry in zoo.entries(root=root)]
+    by_name = {(entry.card.env_id, entry.card.variant): entry for entry in entries if entry.is_mujoco}
+    v4 = {env_id for env_id, _ in by_name if env_id.endswith("-v4")}
+    rows = []
+    for task in [*PAPER_TABLE_4, *sorted(v4 - set(PAPER_TABLE_4))]:
+        found = [by_name.get((task, variant)) for variant in ("one-step", "few-steps")]
+        own = []
+        for entry in found:
+            score = _own_scores(entry.card)[0] if entry else None
+            own += [_mean(score), _minimum(score)]
+        _, rl, distilled = PAPER_TABLE_4.get(task, (NONE,) * 3)
+        rows.append((task, rl, distilled, *own))
+    head = ("task", "paper, RL", "paper, distilled", "ours, one step", "worst", "ours, ten steps", "worst")
+    return _table(head, rows, 1)
+
+
 def build_summary(root: Path | None = None) -> str:
-    """Build the README's table: for each cart-pole, the paper's Λ column beside ours, and our worst column.
+    """Build the README's table of cart-pole: the paper's Λ column beside ours, and our worst column.
 
     Args:
         root: Folder of a zoo; ``None`` is the one that comes with the library.
@@ -270,11 +302,12 @@ def _worst_column(card: Card | None) -> str:
     return f"{min(found):.1f}" if len(found) == len(scores) else NONE
 
 
-def with_summary(readme: str, summary: str) -> str:
-    """Put the table between the README's two markers."""
-    before, _, rest = readme.partition(SUMMARY_MARKERS[0])
-    _, _, after = rest.partition(SUMMARY_MARKERS[1])
-    return f"{before}{SUMMARY_MARKERS[0]}\n{summary}\n{SUMMARY_MARKERS[1]}{after}"
+def with_summary(readme: str, summary: str, marker: str = "results") -> str:
+    """Put a table between the README's two markers of that name."""
+    start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, _, rest = readme.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{summary}\n{end}{after}"
 
 
 def _row_order(entry: Entry) -> tuple[int, int, str]:
@@ -380,7 +413,7 @@ def _mujoco_cells(entry: Entry) -> tuple[str, ...]:
     """The dataset, and what stands to the right of the paper's figures."""
     stochastic, deterministic = _own_scores(entry.card)
     return (
-        f"{_link(entry, entry.card.variant)}: {entry.size}",
+        f"{_link(entry, entry.card.variant)}: {entry.size}{entry.unusual_learners}",
         _mean(stochastic),
         _minimum(stochastic),
         _mean(deterministic),
@@ -565,7 +598,8 @@ def _evaluate_commands(entry: Entry) -> list[str]:
 def main() -> None:
     """Write the page and the table in the README."""
     write_text(RESULTS, build())
-    write_text(README, with_summary(README.read_text(encoding="utf-8"), build_summary()))
+    readme = with_summary(README.read_text(encoding="utf-8"), build_summary())
+    write_text(README, with_summary(readme, build_mujoco_summary(), "mujoco"))
     print(RESULTS, README, sep="\n")
 
 

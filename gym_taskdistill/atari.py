@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -50,13 +51,16 @@ def registered(env_id: str) -> EnvSpec:
         TaskDistillError: No env has this id, or its module cannot be imported.
     """
     try:
-        try:
-            return gym.envs.registration._find_spec(env_id)
-        except gym.error.Error:
-            import ale_py  # late: it registers hundreds of ids, and few need them
+        with warnings.catch_warnings():
+            # Who names a version means it: the paper's tasks are in v4.
+            warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+            try:
+                return gym.envs.registration._find_spec(env_id)
+            except gym.error.Error:
+                import ale_py  # late: it registers hundreds of ids, and few need them
 
-            gym.register_envs(ale_py)
-            return gym.envs.registration._find_spec(env_id)
+                gym.register_envs(ale_py)
+                return gym.envs.registration._find_spec(env_id)
     except gym.error.Error as error:
         hint = did_you_mean(env_id, gym.registry)
         raise TaskDistillError(f'There is no env "{env_id}": {error}{hint}') from None

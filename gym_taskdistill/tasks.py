@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,10 +107,7 @@ class Task:
                 from gym_taskdistill.wrappers.atari import make_atari_env
 
                 return make_atari_env(self.env_id, **kwargs)
-            with warnings.catch_warnings():
-                # Who names a version means it: the paper's tasks are in v4.
-                warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
-                return gym.make(self.spec, **kwargs)
+            return gym.make(self.spec, **kwargs)
         except (TypeError, ValueError, ImportError, gym.error.Error) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
 

@@ -402,4 +402,6 @@ def test_the_readme_is_up_to_date() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     command = "run: python docs/make_results.py"
     assert readme == make_results.with_summary(readme, make_results.build_summary()), command
+    mujoco = make_results.build_mujoco_summary()
+    assert readme == make_results.with_summary(readme, mujoco, "mujoco"), command
     assert "ours, k_min" in readme

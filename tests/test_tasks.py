@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,10 @@ def test_an_env_renders_if_asked() -> None:
     assert isinstance(frame, np.ndarray)
     assert frame.dtype == np.uint8
     env.close()
+
+
+def test_an_older_version_is_meant_and_not_warned_of() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Task("InvertedPendulum-v4").make_vec_env(2).close()
+    assert not [w for w in caught if "out of date" in str(w.message)]
