@@ -7,6 +7,7 @@ the same bytes.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -114,6 +115,16 @@ whole, frames are skipped by fours without sticky actions, and rewards are raw; 
 distribution over which the dataset was distilled. A game's RAM, 128 bytes for a multi-layer perceptron, is
 not the paper's setting: there full distillation is affordable on two cores. The env steps are PPMO's; those
 recorded of an expert stand in the card's recipe."""
+
+COST_OF_AGENTS_TEXT = """\
+## What an agent costs: Table 3 for our tasks
+
+The paper times Centipede on one A100: 3.25 s an epoch of PPO, 3.73 s a meta-epoch, 0.18 s for one agent on
+its 10 rows. Ours were timed on one core, by the clock; distillation's time is that of its card, tests
+included, and may come from a slower or busier machine than the others'. PPO is the same program with the
+whole network in the encoder, over the same env steps; an iteration is a rollout with the updates on it.
+From the number of agents in the last column on, distilling once and training each on the rows is cheaper
+than training each by PPO. `docs/run_reference.py` makes both (`ppmo`, `k-shot`)."""
 
 OTHERS_TEXT = """\
 ## Other tasks
@@ -224,6 +235,20 @@ def build(root: Path | None = None, controls: Path | None = None, references: Pa
         parts += [MUJOCO_TEXT, _mujoco_table(mujoco, REFERENCES if references is None else references)]
     if atari:
         parts += [ATARI_TEXT, _atari_table(atari)]
+    costs = _cost_of_agents_rows(
+        [*cartpole, *mujoco, *atari], REFERENCES if references is None else references
+    )
+    if costs:
+        head = (
+            "task",
+            "training",
+            "time per iteration",
+            "iterations",
+            "datapoints",
+            "in all",
+            "pays off from",
+        )
+        parts += [COST_OF_AGENTS_TEXT, _table(head, costs, 2)]
     if others:
         parts += [OTHERS_TEXT, _others_table(others)]
     cards = sorted((CONTROLS if controls is None else controls).glob("*.json"))
@@ -407,6 +432,33 @@ def _reference(folder: Path, task: str, algorithm: str) -> str:
     steps = max(result["num_timesteps"] for result in results)
     seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
     return f"{_number(mean)} ({seeds}, {steps / 1e6:.1f} M steps)"
+
+
+def _cost_of_agents_rows(entries: Sequence[Entry], folder: Path) -> list[tuple[str, ...]]:
+    """Set PPO, distillation and the training of one agent side by side, of tasks where all were timed."""
+    rows = []
+    for entry in entries:
+        card, recipe = entry.card, entry.card.recipe
+        if not card.default or not recipe or recipe.get("warm_start"):
+            continue
+        rl, shot = (
+            [json.loads(p.read_text()) for p in sorted(folder.glob(f"{card.task},{pattern}.json"))]
+            for pattern in ("ppmo,seed=*", "k-shot")
+        )
+        if not rl or not shot:
+            continue
+        rollout = recipe["n_envs"] * recipe["ppmo"]["n_steps"]
+        iterations = -(-recipe["total_timesteps"] // rollout)
+        by_ppo = sum(result["wall_clock_s"] for result in rl) / len(rl)
+        seconds, k = shot[0]["seconds"], shot[0]["k"]
+        agents = math.ceil(card.wall_clock_s / (by_ppo - seconds))
+        for name, total in (("PPO on the env", by_ppo), ("distilling", card.wall_clock_s)):
+            times = (f"{1000 * total / iterations:.0f} ms", f"{iterations:,}", f"{iterations * rollout:,}")
+            rows.append((card.task, name, *times, f"{total / 60:.1f} min", NONE))
+        once = f"{1000 * seconds:.1f} ms"
+        steps = shot[0]["inner_steps"]
+        rows.append((card.task, f"{k}-shot on the rows", once, str(steps), str(k), once, f"{agents} agents"))
+    return rows
 
 
 def _mujoco_cells(entry: Entry) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
-"""Train a reference for the results: ``python docs/run_reference.py Hopper-v4 --algorithm ppmo --seed 0``.
+"""Measure what the results set beside distillation: ``python docs/run_reference.py ppmo Hopper-v4 --seed 0``.
 
 ``ppmo`` is this library with the whole network in the encoder, that is direct-task PPO, with the recipe and
 the env steps of the distillation. ``sb3`` is Stable-Baselines3's PPO with the hyperparameters of its zoo,
-which stand in ``references/sb3_ppo.yaml``. The result, a JSON file, lands in ``references``.
+which stand in ``references/sb3_ppo.yaml``. ``k-shot`` times the training of one agent on the zoo's dataset.
+The result, a JSON file, lands in ``references``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -21,35 +23,39 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gym_taskdistill import recipes
+from gym_taskdistill import DistilledPolicy, recipes, zoo
+from gym_taskdistill.cli import key_values
 from gym_taskdistill.distill.card import versions
 from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.files import write_text
 from gym_taskdistill.learners import learner_distribution
+from gym_taskdistill.recipes import Recipe
 from gym_taskdistill.runs import SCORE_SEED, Run, use_threads
 from gym_taskdistill.tasks import Task
 
 REFERENCES = Path(__file__).resolve().parent / "references"
 N_EPISODES = 100
 
+#: Agents that are trained to time one.
+N_TIMED = 21
 
-def train_ppmo(env_id: str, seed: int, total_timesteps: int | None) -> dict[str, Any]:
+
+def train_ppmo(recipe: Recipe, seed: int) -> dict[str, Any]:
     """Train direct-task PPO by this library's program and return its result."""
-    recipe = recipes.load("mujoco", env_id=env_id)
     learners = learner_distribution(recipe.ppmo["learners"])
     n_layers = len(learners.layers(recipe.task.observation_space.shape or (), 1))
     # Nothing is drawn afresh, so that one agent is all there is to test.
     changes: dict[str, Any] = {"encoder_layers": n_layers, "n_agents": 1, "n_episodes": 16}
     changes["encoder_learning_rate"] = "lin_0.001_0.0001"  # the rows' would be far too high for weights
-    if total_timesteps is not None:
-        changes["total_timesteps"] = total_timesteps
+    changes["obs_scale_init"] = None
     recipe = recipe.override(changes)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(recipe, seed, Path(folder), env_id)
+        run = Run.create(recipe, seed, Path(folder), "reference")
         dataset = run.execute()
     score = evaluate(dataset, 1, N_EPISODES, seed=SCORE_SEED + seed)
     return {
         "hyperparameters": recipe.ppmo,
+        "total_timesteps": recipe.total_timesteps,
         "num_timesteps": dataset.card.num_timesteps,
         "wall_clock_s": dataset.card.wall_clock_s,
         "mean": score.mean,
@@ -57,10 +63,10 @@ def train_ppmo(env_id: str, seed: int, total_timesteps: int | None) -> dict[str,
     }
 
 
-def train_sb3(env_id: str, seed: int, total_timesteps: int | None) -> dict[str, Any]:
+def train_sb3(task: Task, seed: int, total_timesteps: int | None) -> dict[str, Any]:
     """Train SB3's PPO with its zoo's hyperparameters and return its result."""
     table = yaml.safe_load((REFERENCES / "sb3_ppo.yaml").read_text())
-    settings = dict(table[env_id.rpartition("-v")[0]])
+    settings = dict(table[task.env_id.rpartition("-v")[0]])
     total = total_timesteps or settings["n_timesteps"]
     kwargs = {name: value for name, value in settings.items() if name not in ("n_timesteps", "wide")}
     if settings.get("wide"):
@@ -70,7 +76,7 @@ def train_sb3(env_id: str, seed: int, total_timesteps: int | None) -> dict[str, 
             "activation_fn": torch.nn.ReLU,
             "net_arch": {"pi": [256, 256], "vf": [256, 256]},
         }
-    env = VecNormalize(Task(env_id).make_vec_env(1, seed=seed), gamma=float(kwargs.get("gamma", 0.99)))
+    env = VecNormalize(task.make_vec_env(1, seed=seed), gamma=float(kwargs.get("gamma", 0.99)))
     start = time.perf_counter()
     model = PPO("MlpPolicy", env, seed=seed, device="cpu", **kwargs)
     model.learn(total, progress_bar=False)
@@ -89,28 +95,45 @@ def train_sb3(env_id: str, seed: int, total_timesteps: int | None) -> dict[str, 
     }
 
 
+def time_k_shot(task: Task) -> dict[str, Any]:
+    """Time the drawing and training of one fresh agent on the dataset that the zoo recommends."""
+    dataset = zoo.load(task.env_id, **task.env_kwargs)
+    seconds = []
+    for seed in range(N_TIMED):
+        start = time.perf_counter()
+        DistilledPolicy(dataset, seed=seed)
+        seconds.append(time.perf_counter() - start)
+    return {"k": dataset.k, "inner_steps": dataset.inner_steps, "seconds": statistics.median(seconds)}
+
+
 def main() -> None:
-    """Train one reference and write its result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("env_id")
-    parser.add_argument("--algorithm", choices=("ppmo", "sb3"), default="ppmo")
+    """Measure one reference and write its result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("algorithm", choices=("ppmo", "sb3", "k-shot"))
+    parser.add_argument("recipe", help="a recipe of agents/, or an env id")
+    parser.add_argument("--env-kwargs", nargs="*", default=[], help="arguments of the env, key=value")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--total-timesteps", type=int)
     args = parser.parse_args()
     use_threads(1)
-    train = train_ppmo if args.algorithm == "ppmo" else train_sb3
-    result = {
-        "env_id": args.env_id,
-        "algorithm": args.algorithm,
-        "seed": args.seed,
-        "n_episodes": N_EPISODES,
-        "deterministic": False,
-        **train(args.env_id, args.seed, args.total_timesteps),
-        "versions": versions(),
-    }
-    path = REFERENCES / f"{args.env_id},{args.algorithm},seed={args.seed}.json"
-    write_text(path, json.dumps(result, indent=2) + "\n")
-    print(f"{args.env_id} {args.algorithm}: {result['mean']:.1f} ± {result['std']:.1f} -> {path.name}")
+    recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"))
+    if args.total_timesteps is not None:
+        recipe = recipe.override({"total_timesteps": args.total_timesteps})
+    if args.algorithm == "ppmo":
+        measured = train_ppmo(recipe, args.seed)
+    elif args.algorithm == "sb3":
+        measured = train_sb3(recipe.task, args.seed, args.total_timesteps)
+    else:
+        measured = time_k_shot(recipe.task)
+    result: dict[str, Any] = {"task": str(recipe.task), "algorithm": args.algorithm}
+    if args.algorithm != "k-shot":
+        result |= {"seed": args.seed, "n_episodes": N_EPISODES, "deterministic": False}
+    seed = "" if args.algorithm == "k-shot" else f",seed={args.seed}"
+    path = REFERENCES / f"{recipe.task},{args.algorithm}{seed}.json"
+    write_text(path, json.dumps({**result, **measured, "versions": versions()}, indent=2) + "\n")
+    print(path.read_text())
 
 
 if __name__ == "__main__":

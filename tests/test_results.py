@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from gym_taskdistill import zoo
 from gym_taskdistill.distill.card import Card, Score
 from gym_taskdistill.distill.dataset import DistilledDataset
-from gym_taskdistill.learners import ALPHA_C, TABLE_1, learner_distribution
+from gym_taskdistill.learners import ALPHA_C, MLP, TABLE_1, learner_distribution
 from gym_taskdistill.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -219,6 +220,7 @@ MUJOCO = (
 )
 NO_RL = ("–", "–")
 MUJOCO_TABLE = "## MuJoCo: Table 4 side by side"
+COSTS = "## What an agent costs: Table 3 for our tasks"
 PAPER_TASKS = (
     *("Ant-v4", "HalfCheetah-v4", "Hopper-v4", "Humanoid-v4", "HumanoidStandup-v4"),
     *("InvertedDoublePendulum-v4", "Reacher-v4", "Walker2d-v4"),
@@ -246,6 +248,47 @@ def test_mujoco_beside_references(tmp_path: Path) -> None:
     head, *_ = rows = table(page, MUJOCO_TABLE)
     (hopper,) = (dict(zip(head, row, strict=True)) for row in rows if row[0] == "Hopper-v4")
     assert (hopper["our PPO"], hopper["SB3's PPO"]) == ("2000.0 (2 seeds, 2.0 M steps)", "–")
+
+
+def test_what_an_agent_costs(tmp_path: Path) -> None:
+    recipe = {"n_envs": 64, "total_timesteps": 100_000, "ppmo": {"n_steps": 128}}
+    hopper = mujoco("Hopper-v4", 2500.0)
+    zoo.save(hopper.replace(card=replace(hopper.card, recipe=recipe)), tmp_path / "zoo")
+    zoo.save(mujoco("Ant-v4", 2500.0), tmp_path / "zoo")  # not timed
+    folder = tmp_path / "references"
+    folder.mkdir()
+    ppo = {"mean": 1000.0, "num_timesteps": 90_000, "wall_clock_s": 600.0}
+    (folder / "Hopper-v4,ppmo,seed=0.json").write_text(json.dumps(ppo))
+    assert COSTS not in make_results.build(tmp_path / "zoo", references=folder)
+    shot = {"k": 64, "inner_steps": 1, "seconds": 0.0012}
+    (folder / "Hopper-v4,k-shot.json").write_text(json.dumps(shot))
+    _, _, *rows = table(make_results.build(tmp_path / "zoo", references=folder), COSTS)
+    # 100,000 steps in rollouts of 8192; 5400 s of distillation are those of ten agents by PPO.
+    assert rows == [
+        ["Hopper-v4", "PPO on the env", "46154 ms", "13", "106,496", "10.0 min", "–"],
+        ["Hopper-v4", "distilling", "415385 ms", "13", "106,496", "90.0 min", "–"],
+        ["Hopper-v4", "64-shot on the rows", "1.2 ms", "1", "64", "1.2 ms", "10 agents"],
+    ]
+
+
+def test_the_readmes_mujoco_table(tmp_path: Path) -> None:
+    for one in MUJOCO:
+        zoo.save(one, tmp_path / "zoo")
+    head, _, *rows = table("\nx\n" + make_results.build_mujoco_summary(tmp_path / "zoo"), "x")
+    by_task = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+    assert list(by_task) == [*PAPER_TASKS, "Swimmer-v4"]
+    assert by_task["Hopper-v4"]["paper, distilled"] == "2168 ± 302"
+    assert by_task["Hopper-v4"]["ours, one step"] == "2500.0 ± 250.0"
+    assert by_task["Ant-v4"]["ours, one step"] == "–"
+
+
+def test_learners_that_are_not_the_papers_are_named(tmp_path: Path) -> None:
+    wide = MLP(width=256)
+    hopper = mujoco("Hopper-v4", 2500.0)
+    scores = (replace(hopper.card.scores[0], learners=str(wide)),)
+    zoo.save(hopper.replace(card=replace(hopper.card, learners=wide.spec(), scores=scores)), tmp_path / "zoo")
+    (row,) = (r for r in table(make_results.build(tmp_path / "zoo"), MUJOCO_TABLE) if r[0] == "Hopper-v4")
+    assert row[1].endswith(f"k = 64, 1 inner step, {wide}")
 
 
 def test_mujoco_columns_and_order_of_the_tasks(mujoco_page: str) -> None:
