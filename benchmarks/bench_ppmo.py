@@ -45,9 +45,9 @@ def vec_env(recipe: Recipe, backend: str) -> VecEnv:
     return VecNormalize(env) if recipe.normalize else env
 
 
-def ppmo(recipe: Recipe) -> PPMO:
+def ppmo(recipe: Recipe, device: str = "cpu") -> PPMO:
     """Make PPMO as a recipe says."""
-    return PPMO(env=vec_env(recipe, recipe.backend), seed=0, device="cpu", **recipe.ppmo_kwargs())
+    return PPMO(env=vec_env(recipe, recipe.backend), seed=0, device=device, **recipe.ppmo_kwargs())
 
 
 def sb3_ppo(recipe: Recipe, env: VecEnv) -> PPO:
@@ -161,6 +161,21 @@ def compare(
     return [*rows, same]
 
 
+def meta_epoch(recipe: Recipe, device: str) -> Row:
+    """Time a meta-epoch by the clock."""
+    model = ppmo(recipe, device)
+    steps = recipe.n_envs * model.n_steps
+
+    def run() -> None:
+        model.learn(steps, reset_num_timesteps=False)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    run()  # the first call allocates
+    (seconds,) = best_seconds(run, rounds=2, clock=time.perf_counter)
+    return Row(f"{recipe.env_id}, a meta-epoch of {steps:,} env steps on {device}", f"{seconds:.2f} s")
+
+
 def profile_text(recipe: Recipe) -> str:
     """Say where the time of a meta-epoch goes."""
     parts = profile(recipe)
@@ -187,6 +202,7 @@ def measure_atari() -> Report:
     plain = ATARI.override({"mixed_precision": False})
     (row,) = compare(plain, None)
     rows.append(dataclasses.replace(row, name=f"{row.name}, in float32"))
+    rows += [meta_epoch(ATARI, device) for device in ("cpu", *(["cuda"] * torch.cuda.is_available()))]
     return Report(rows)
 
 
