@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from stable_baselines3 import PPO
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import nn
 
-from gym_taskdistill import zoo
+from gym_taskdistill import export, zoo
 from gym_taskdistill.distill.action_distributions import ActionDistribution
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import LearnersArg
@@ -188,39 +190,32 @@ class DistilledPolicy:
         Returns:
             A module that maps ``(n, *obs_shape)`` to action logits or means ``(n, n_outputs)``.
         """
-        parts: list[nn.Module] = []
-        data = self.dataset
-        if data.obs_mean is not None or data.obs_scale is not None or data.has_images:
-            parts.append(ObservationNormalization(data))
-        parts.extend(self.trained.module(index))
-        return nn.Sequential(*parts)
+        return export.module(self.dataset, self.trained, index)
 
+    def to_sb3(self, env: GymEnv | str, index: int = 0, **ppo_kwargs: Any) -> PPO:
+        """Make an SB3 PPO that starts as a trained learner, to fine-tune it.
 
-class ObservationNormalization(nn.Module):
-    """What a dataset does to observations (`DistilledDataset.normalize`), as a module.
+        The model takes raw observations: the frozen statistics become part of its policy. Its critic starts
+        from a copy of the learner's hidden layers and a fresh last layer.
 
-    Args:
-        dataset: The dataset that carries them.
-    """
+        Args:
+            env: The dataset's env, or a vector env of it, with raw observations.
+            index: Which member of an ensemble.
+            **ppo_kwargs: Arguments of SB3's PPO, such as ``learning_rate``.
 
-    mean: Tensor
-    std: Tensor
-    scale: Tensor
+        Returns:
+            The model; before `learn` it acts exactly as the learner does.
 
-    def __init__(self, dataset: DistilledDataset) -> None:
-        super().__init__()
-        mean, var = dataset.obs_mean, dataset.obs_var
-        self.register_buffer("mean", torch.zeros(()) if mean is None else mean.clone())
-        self.register_buffer("std", torch.ones(()) if var is None else (var + 1e-8).sqrt())
-        scale = dataset.obs_scale
-        self.register_buffer("scale", torch.ones(()) if scale is None else scale.clone())
-        self.clip_obs = float("inf") if dataset.clip_obs is None else dataset.clip_obs
-        self.unit = 255.0 if dataset.has_images else 1.0
+        Raises:
+            DatasetError: The env is not the dataset's.
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Normalise, clip and scale observations ``(n, *obs_shape)``."""
-        normalized = ((obs / self.unit - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
-        return normalized * self.scale
+        >>> import gymnasium as gym
+        >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+        >>> model = policy.to_sb3(gym.make("CartPoleND-v0", n=2), learning_rate=1e-4)
+        >>> model.predict(np.zeros(8))[0].shape
+        ()
+        """
+        return export.ppo(self.dataset, self.trained, env, index, ppo_kwargs)
 
 
 def _space(plain: dict[str, Any]) -> spaces.Space[Any]:
