@@ -192,6 +192,12 @@ class DistillationPolicy(BasePolicy):
         return None if self.log_obs_scale is None else self.log_obs_scale.exp()
 
     @property
+    def rows(self) -> Tensor:
+        """The synthetic rows as learners see them, scaled as observations are."""
+        scale = self.obs_scale
+        return self.x if scale is None else self.x * scale
+
+    @property
     def log_std_label(self) -> Tensor | None:
         """The label that brings trained learners to `log_std`; ``None`` for discrete actions.
 
@@ -257,6 +263,7 @@ class DistillationPolicy(BasePolicy):
                 if param is not None and value is not None:
                     param.copy_(value)
             if self.log_obs_scale is not None:
+                self.x.div_(self.log_obs_scale)
                 self.log_obs_scale.log_()
             if self.log_std is not None:
                 self.log_std.mul_(self._log_std_pull(dataset.inner_lr))
@@ -283,7 +290,7 @@ class DistillationPolicy(BasePolicy):
         return train_learners(
             self.fresh,
             self.encoder,
-            self.x,
+            self.rows,
             self.y,
             self.inner_lr,
             self.inner_sgd,

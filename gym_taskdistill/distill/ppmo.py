@@ -91,12 +91,14 @@ class PPMO(OnPolicyAlgorithm):
         inner_lr_init: Start of the learned inner learning rate.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
             them is direct-task learning, that is PPO.
-        obs_scale_init: Learn a factor on each dimension of the observations that learners see (the critic
-            does not), from this start; ``None`` for none, as in the paper. Networks of one family agree on
-            what they learned where their activations are nearly linear, that is at small observations.
+        obs_scale_init: Learn a factor on each dimension of what learners see, observations and rows alike
+            (the critic sees observations as they are), from this start; ``None`` for none, as in the paper.
+            Where it is small, activations are nearly linear and networks of one family agree on what they
+            learned.
         obs_scale_learning_rate: Learning rate of the logarithm of that factor; ``None`` follows
             ``learning_rate``.
-        x_std: Standard deviation of the rows at the start, which are normal; the paper's is 1.
+        x_std: Standard deviation of the rows at the start, which are normal; the paper's is 1. Before the
+            factor of ``obs_scale_init``.
         y_std: Standard deviation of the labels at the start, which are normal; the paper's is 1.
         log_std_init: Log standard deviation of trained learners at the start (continuous actions).
         critic: Distribution from which the critic is drawn; ``None`` for the actor's shape (a CNN for images,
@@ -320,7 +322,7 @@ class PPMO(OnPolicyAlgorithm):
             versions=versions(),
         )
         return DistilledDataset(
-            x=policy.x,
+            x=policy.rows,
             y=policy.y,
             inner_lr=policy.inner_lr.item(),
             inner_steps=self.inner_sgd.steps,
