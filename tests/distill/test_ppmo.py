@@ -737,6 +737,7 @@ def test_a_warm_start_takes_over_the_scale_of_observations() -> None:
     other.load_dataset(scaled)
     assert scaled.obs_scale is not None and other.dataset().obs_scale is not None
     torch.testing.assert_close(other.dataset().obs_scale, scaled.obs_scale)
+    torch.testing.assert_close(other.dataset().x, scaled.x)
     other.load_dataset(scaled.replace(obs_scale=None))  # learners saw observations as they are
     torch.testing.assert_close(other.dataset().obs_scale, torch.ones(3))
     with pytest.raises(TaskDistillError, match="obs_scale"):
