@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep up to 64 MiB of freed memory for the next tensors instead of giving it back at once.
 
     A minibatch's tensors of a megabyte or so lie beyond what it keeps by default; every update would fetch
-    their pages from the kernel anew, a fifth of its time. glibc raises its bounds to the largest block that
+    their pages from the kernel anew. glibc raises its bounds to the largest block that
     was ever freed, so one that is never written to is enough. Elsewhere this does nothing.
     """
     torch.empty(_LARGEST_LEARNED, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Trained learners as modules of torch and models of SB3, which need nothing of this library to run."""
+"""Trained learners as modules of torch and models of SB3."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium as gym
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
@@ -81,6 +82,8 @@ def ppo(
     ppo_kwargs: Mapping[str, Any],
 ) -> PPO:
     """Make an SB3 PPO that starts as a trained learner; see `DistilledPolicy.to_sb3`."""
+    if isinstance(env, gym.Env):
+        dataset.check_env(env)  # by its id too
     network = module(dataset, trained, index)
     settings = dict(ppo_kwargs)
     policy_kwargs = {

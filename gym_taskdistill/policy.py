@@ -204,10 +204,10 @@ class DistilledPolicy:
             **ppo_kwargs: Arguments of SB3's PPO, such as ``learning_rate``.
 
         Returns:
-            The model; before `learn` it acts exactly as the learner does.
+            The model; before `learn` it acts as the learner does.
 
         Raises:
-            DatasetError: The env is not the dataset's.
+            DatasetError: The env is not the dataset's; of a vector env only the spaces are compared.
 
         >>> import gymnasium as gym
         >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)

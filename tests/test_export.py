@@ -69,3 +69,6 @@ def test_a_wrong_env_is_refused() -> None:
     policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
     with pytest.raises(DatasetError, match=r"\(8,\)"):
         policy.to_sb3(gym.make("CartPoleND-v0", n=3), device="cpu")
+    hopper = DistilledPolicy.from_zoo("Hopper-v4", seed=0)
+    with pytest.raises(DatasetError, match="Hopper-v5"):  # of the same spaces
+        hopper.to_sb3(gym.make("Hopper-v5"), device="cpu")
