@@ -67,8 +67,10 @@ def test_members_of_an_ensemble_are_chosen_by_index() -> None:
 
 def test_a_wrong_env_is_refused() -> None:
     policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
-    with pytest.raises(DatasetError, match=r"\(8,\)"):
+    with pytest.raises(DatasetError, match=r"n=2.*n=3"):
         policy.to_sb3(gym.make("CartPoleND-v0", n=3), device="cpu")
+    with pytest.raises(DatasetError, match=r"\(8,\)"):
+        policy.to_sb3(Task("CartPoleND-v0", {"n": 3}).make_vec_env(1), device="cpu")
     hopper = DistilledPolicy.from_zoo("Hopper-v4", seed=0)
     with pytest.raises(DatasetError, match="Hopper-v5"):  # of the same spaces
         hopper.to_sb3(gym.make("Hopper-v5"), device="cpu")
