@@ -143,8 +143,9 @@ states want opposite actions, as here: c / 2 rows may be enough, fewer are not."
 REPRODUCE_TEXT = """\
 ## Reproduce
 
-The first block distils every entry again, with the recipe and the seed of its card,
-but for those whose card's notes say what else it takes; the second scores the entries again. `make results` rebuilds this page from the zoo."""
+The first block distils every entry again, with the recipe and the seed of its card, but for those whose
+card's notes say what else it takes; the second scores the entries again. `make results` rebuilds this page
+from the zoo."""
 
 RECIPE_FUNCTION = """\
 recipe() {  # writes the recipe in an entry's card to recipe.yaml
