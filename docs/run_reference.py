@@ -40,8 +40,8 @@ N_EPISODES = 100
 N_TIMED = 21
 
 
-def train_ppmo(recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Train direct-task PPO by this library's program and return its result."""
+def train_ppmo(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
+    """Train direct-task PPO by this library's program and return its result; its run goes to ``out``."""
     learners = learner_distribution(recipe.ppmo["learners"])
     n_layers = len(learners.layers(recipe.task.observation_space.shape or (), 1))
     # Nothing is drawn afresh, so that one agent is all there is to test.
@@ -49,9 +49,7 @@ def train_ppmo(recipe: Recipe, seed: int) -> dict[str, Any]:
     changes["encoder_learning_rate"] = "lin_0.001_0.0001"  # the rows' would be far too high for weights
     changes["obs_scale_init"] = None
     recipe = recipe.override(changes)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(recipe, seed, Path(folder), "reference")
-        dataset = run.execute()
+    dataset = Run.create(recipe, seed, out, f"{recipe.task},ppmo").execute()
     score = evaluate(dataset, 1, N_EPISODES, seed=SCORE_SEED + seed)
     return {
         "hyperparameters": recipe.ppmo,
@@ -116,13 +114,17 @@ def main() -> None:
     parser.add_argument("--env-kwargs", nargs="*", default=[], help="arguments of the env, key=value")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--total-timesteps", type=int)
+    parser.add_argument(
+        "--out", type=Path, help="ppmo: keep the run here; its best.safetensors can teach (imitation.expert)"
+    )
     args = parser.parse_args()
     use_threads(1)
     recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"))
     if args.total_timesteps is not None:
         recipe = recipe.override({"total_timesteps": args.total_timesteps})
     if args.algorithm == "ppmo":
-        measured = train_ppmo(recipe, args.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            measured = train_ppmo(recipe, args.seed, args.out or Path(folder))
     elif args.algorithm == "sb3":
         measured = train_sb3(recipe.task, args.seed, args.total_timesteps)
     else:
