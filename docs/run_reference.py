@@ -111,6 +111,7 @@ def main() -> None:
     )
     parser.add_argument("algorithm", choices=("ppmo", "sb3", "k-shot"))
     parser.add_argument("recipe", help="a recipe of agents/, or an env id")
+    parser.add_argument("--env-id", help="environment, in place of the recipe's")
     parser.add_argument("--env-kwargs", nargs="*", default=[], help="arguments of the env, key=value")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--total-timesteps", type=int)
@@ -119,7 +120,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     use_threads(1)
-    recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"))
+    recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), args.env_id)
     if args.total_timesteps is not None:
         recipe = recipe.override({"total_timesteps": args.total_timesteps})
     if args.algorithm == "ppmo":
