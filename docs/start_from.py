@@ -3,8 +3,8 @@
 The new task may show other observations than the entry's: columns that v5 left out of Humanoid's are taken
 out of the rows, those that it added to Ant's are 0 in them. ``--width`` changes the learners: where a first
 layer is narrower than the observations, each learner sees a projection of its own, and learners disagree; an
-orthogonal first layer that is at least as wide keeps all of them. Labels are scaled by the part of the
-observations that the narrow learners saw, so that wide learners do what narrow ones did on average.
+orthogonal first layer that is at least as wide keeps all of them. Rows are scaled by the part of them that
+the narrow learners saw, so that wide learners do what narrow ones did on average.
 
 The result has no scores; give it to ``python -m gym_taskdistill.train --warm-start``.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,8 +75,9 @@ def start_from(dataset: DistilledDataset, env_id: str, width: int | None) -> Dis
         num_timesteps=0,
         versions=dataset.card.versions,
     )
-    picked = {name: pick(getattr(dataset, name), columns, new) for name, new in _NEW.items()}
-    return dataset.replace(**picked, y=dataset.y * factor, card=card)
+    picked: dict[str, Any] = {name: pick(getattr(dataset, name), columns, new) for name, new in _NEW.items()}
+    picked["x"] *= factor
+    return dataset.replace(**picked, card=card)
 
 
 def main() -> None:
