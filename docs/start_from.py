@@ -1,10 +1,10 @@
 """Make a start for a run from an entry: ``python docs/start_from.py Ant-v4 Ant-v5 start.safetensors``.
 
-The new task may show other observations than the entry's: columns that v5 left out of Humanoid's are taken
-out of the rows, those that it added to Ant's are 0 in them. ``--width`` changes the learners: where a first
-layer is narrower than the observations, each learner sees a projection of its own, and learners disagree; an
-orthogonal first layer that is at least as wide keeps all of them. Rows are scaled by the part of them that
-the narrow learners saw, so that wide learners do what narrow ones did on average.
+The new task may show other observations than the entry's: columns that v5 left out of those of Humanoid and
+Reacher are taken out of the rows, those that it added to Ant's are 0 in them. ``--width`` changes the
+learners: where a first layer is narrower than the observations, each learner sees a projection of its own,
+and learners disagree; an orthogonal first layer that is at least as wide keeps all of them. Rows are scaled
+by the part of them that the narrow learners saw, so that wide learners do what narrow ones did on average.
 
 The result has no scores; give it to ``python -m gym_taskdistill.train --warm-start``.
 """
@@ -37,6 +37,7 @@ COLUMNS: dict[tuple[str, str], list[int | None]] = {
     ("Ant-v4", "Ant-v5"): [*range(27), *[None] * 78],
     ("Humanoid-v4", "Humanoid-v5"): list(_HUMANOID),
     ("HumanoidStandup-v4", "HumanoidStandup-v5"): list(_HUMANOID),
+    ("Reacher-v4", "Reacher-v5"): [*range(10)],  # without the height of the target above the finger, always 0
 }
 
 #: What a column that the entry does not have starts with.
