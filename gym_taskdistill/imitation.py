@@ -128,20 +128,40 @@ def _certain(model: BaseAlgorithm, obs: np.ndarray) -> np.ndarray:
     return logits
 
 
-def load_expert(name: str) -> tuple[Expert, Task | None]:
+def one_action(action: int, space: spaces.Space[Any]) -> Expert:
+    """Make an expert that always names the same discrete action.
+
+    In some games that is worth more than what exploration finds in a million steps.
+
+    Raises:
+        TaskDistillError: The space has no such action.
+    """
+    if not isinstance(space, spaces.Discrete) or not 0 <= action < space.n:
+        raise TaskDistillError(
+            f'The expert "action:{action}" does not fit {space}, which has no such action.'
+        )
+    logits = np.zeros(int(space.n), dtype=np.float32)
+    logits[action] = CHOSEN_LOGIT
+    return lambda obs: np.tile(logits, (len(obs), 1))
+
+
+def load_expert(name: str, action_space: spaces.Space[Any]) -> tuple[Expert, Task | None]:
     """Load an expert by name.
 
     Args:
         name: A dataset file, a zoo entry, or a model that SB3 saved, with its class: ``ppo:model.zip``. SB3's
-            files hold pickled code: load only your own.
+            files hold pickled code: load only your own. ``action:11`` is `one_action`.
+        action_space: The action space of the task that is to be distilled.
 
     Returns:
         The expert, and the task that it was distilled for where that is known.
 
     Raises:
-        TaskDistillError: There is no such dataset or model.
+        TaskDistillError: There is no such dataset, model or action.
     """
     kind, colon, path = name.partition(":")
+    if kind == "action" and path.isdecimal():
+        return one_action(int(path), action_space), None
     if colon and path.endswith(".zip"):
         algorithm = getattr(stable_baselines3, kind.upper(), None)
         if algorithm is None or not Path(path).is_file():

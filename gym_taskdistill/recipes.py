@@ -54,7 +54,8 @@ class ImitationPlan:
     """The supervised warm start of a run; see `gym_taskdistill.imitation`.
 
     Attributes:
-        expert: Whom to imitate: a dataset file, a zoo entry, or an SB3 model as ``ppo:model.zip``.
+        expert: Whom to imitate: a dataset file, a zoo entry, or an SB3 model as ``ppo:model.zip``, or
+            one action, always, as ``action:11``.
         n_envs: Envs that are recorded side by side.
         n_steps: Env steps of a recording.
         n_rounds: Number of recordings; the expert plays in the first, the learners in the later ones.

@@ -202,7 +202,7 @@ class Run:
 
     def _imitate(self, model: PPMO, plan: ImitationPlan, progress_bar: bool) -> None:
         """Distil from an expert before PPMO; what follows starts as if from a dataset."""
-        expert, expert_task = load_expert(plan.expert)
+        expert, expert_task = load_expert(plan.expert, self.recipe.task.action_space)
         env, view = recording_env(self.recipe.task, plan.n_envs, expert_task)
         recordings: list[Recording] = []
         with tqdm(total=plan.n_rounds * plan.n_updates, unit="update", disable=not progress_bar) as bar:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -14,7 +15,15 @@ from gym_taskdistill import DistilledPolicy
 from gym_taskdistill.distill import PPMO
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.evaluation import evaluate
-from gym_taskdistill.imitation import CHOSEN_LOGIT, Recording, as_expert, imitate, record, recording_env
+from gym_taskdistill.imitation import (
+    CHOSEN_LOGIT,
+    Recording,
+    as_expert,
+    imitate,
+    load_expert,
+    record,
+    recording_env,
+)
 from gym_taskdistill.tasks import Task
 
 CART_POLE = Task("CartPoleND-v0", {"n": 2})
@@ -70,6 +79,15 @@ def test_an_expert_may_be_any_function_but_not_anything() -> None:
     assert as_expert(function) is function
     with pytest.raises(TaskDistillError, match="A str is no expert"):
         as_expert("PPO")  # type: ignore[arg-type]
+
+
+def test_one_action_may_be_the_expert() -> None:
+    expert, task = load_expert("action:1", spaces.Discrete(3))
+    assert task is None
+    assert (expert(np.zeros((4, 2))) == CHOSEN_LOGIT * np.eye(3)[1]).all()
+    for space in (spaces.Discrete(1), spaces.Box(-1, 1, (3,))):
+        with pytest.raises(TaskDistillError, match='"action:1" does not fit'):
+            load_expert("action:1", space)
 
 
 # -- recordings ------------------------------------------------------------------------------------
