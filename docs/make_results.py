@@ -114,7 +114,10 @@ are those of its Table 2a, 100 agents with 100 games each; * had not converged, 
 whole, frames are skipped by fours without sticky actions, and rewards are raw; ours are drawn from the
 distribution over which the dataset was distilled. A game's RAM, 128 bytes for a multi-layer perceptron, is
 not the paper's setting: there full distillation is affordable on two cores. The env steps are PPMO's; those
-recorded of an expert stand in the card's recipe."""
+recorded of an expert stand in the card's recipe.
+
+"One action" is what one action, always, scores by itself, but for some random ones: where it was a dataset's
+first expert, it says what is left for the dataset to add. `docs/run_reference.py one-action` measures it."""
 
 COST_OF_AGENTS_TEXT = """\
 ## What an agent costs: Table 3 for our tasks
@@ -235,7 +238,7 @@ def build(root: Path | None = None, controls: Path | None = None, references: Pa
     if mujoco:
         parts += [MUJOCO_TEXT, _mujoco_table(mujoco, REFERENCES if references is None else references)]
     if atari:
-        parts += [ATARI_TEXT, _atari_table(atari)]
+        parts += [ATARI_TEXT, _atari_table(atari, REFERENCES if references is None else references)]
     costs = _cost_of_agents_rows(
         [*cartpole, *mujoco, *atari], REFERENCES if references is None else references
     )
@@ -475,7 +478,16 @@ def _mujoco_cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _atari_table(entries: Sequence[Entry]) -> str:
+def _one_action(folder: Path, env_id: str) -> str:
+    """Return what the best single action of a game scores, as far as it was measured."""
+    results = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{env_id},one-action=*,seed=*.json"))]
+    if not results:
+        return NONE
+    best = max(results, key=lambda result: result["mean"])
+    return f"{_number(best['mean'])} ± {_number(best['std'])} (action {best['action']})"
+
+
+def _atari_table(entries: Sequence[Entry], references: Path) -> str:
     rows = []
     for entry in entries:
         game, level = entry.game or "", entry.dataset.encoder_layers
@@ -488,10 +500,11 @@ def _atari_table(entries: Sequence[Entry]) -> str:
                 f"l = {level}" if level else "full",
                 PAPER_ATARI_RL[game] if of_pixels else NONE,
                 PAPER_TABLE_2[game].get(level, NONE) if of_pixels else NONE,
+                _one_action(references, entry.card.env_id),
                 *cells,
             )
         )
-    head = ("task", "dataset", "level", "paper, RL", "paper, distilled", *OWN_COLUMNS)
+    head = ("task", "dataset", "level", "paper, RL", "paper, distilled", "one action", *OWN_COLUMNS)
     return _table(head, rows, 3)
 
 

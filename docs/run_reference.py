@@ -2,7 +2,9 @@
 
 ``ppmo`` is this library with the whole network in the encoder, that is direct-task PPO, with the recipe and
 the env steps of the distillation. ``sb3`` is Stable-Baselines3's PPO with the hyperparameters of its zoo,
-which stand in ``references/sb3_ppo.yaml``. ``k-shot`` times the training of one agent on the zoo's dataset.
+which stand in ``references/sb3_ppo.yaml``. ``one-action`` plays one discrete action, as the expert
+``action:16`` of an imitation does: nine times in ten where there are 18. ``k-shot`` times the training of one
+agent on the zoo's dataset.
 The result, a JSON file, lands in ``references``.
 """
 
@@ -28,6 +30,7 @@ from gym_taskdistill.cli import key_values
 from gym_taskdistill.distill.card import versions
 from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.files import write_text
+from gym_taskdistill.imitation import one_action
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes import Recipe
 from gym_taskdistill.runs import SCORE_SEED, Run, use_threads
@@ -35,6 +38,9 @@ from gym_taskdistill.tasks import Task
 
 REFERENCES = Path(__file__).resolve().parent / "references"
 N_EPISODES = 100
+
+#: Envs that play one action side by side.
+N_COLUMNS = 20
 
 #: Agents that are trained to time one.
 N_TIMED = 21
@@ -93,6 +99,23 @@ def train_sb3(task: Task, seed: int, total_timesteps: int | None) -> dict[str, A
     }
 
 
+def play_one_action(task: Task, action: int, seed: int) -> dict[str, Any]:
+    """Play full games by one action and return what they score."""
+    expert = one_action(action, task.action_space)
+    env = task.make_vec_env(N_COLUMNS, seed=SCORE_SEED + seed)
+    rng = np.random.default_rng(seed)
+    obs = env.reset()
+    returns: list[list[float]] = [[] for _ in range(N_COLUMNS)]
+    # Every column plays equally many, so that short games are not over-represented.
+    while min(map(len, returns)) < N_EPISODES // N_COLUMNS:
+        logits = expert(np.asarray(obs))
+        obs, _, dones, infos = env.step((logits + rng.gumbel(size=logits.shape)).argmax(axis=1))
+        for column in np.flatnonzero(dones):
+            returns[column].append(infos[column]["episode"]["r"])
+    kept = np.array([column[: N_EPISODES // N_COLUMNS] for column in returns])
+    return {"action": action, "mean": float(kept.mean()), "std": float(kept.std())}
+
+
 def time_k_shot(task: Task) -> dict[str, Any]:
     """Time the drawing and training of one fresh agent on the dataset that the zoo recommends."""
     dataset = zoo.load(task.env_id, **task.env_kwargs)
@@ -109,11 +132,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("algorithm", choices=("ppmo", "sb3", "k-shot"))
+    parser.add_argument("algorithm", choices=("ppmo", "sb3", "one-action", "k-shot"))
     parser.add_argument("recipe", help="a recipe of agents/, or an env id")
     parser.add_argument("--env-id", help="environment, in place of the recipe's")
     parser.add_argument("--env-kwargs", nargs="*", default=[], help="arguments of the env, key=value")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--action", type=int, default=0, help="one-action: which one")
     parser.add_argument("--total-timesteps", type=int)
     parser.add_argument(
         "--out", type=Path, help="ppmo: keep the run here; its best.safetensors can teach (imitation.expert)"
@@ -128,13 +152,16 @@ def main() -> None:
             measured = train_ppmo(recipe, args.seed, args.out or Path(folder))
     elif args.algorithm == "sb3":
         measured = train_sb3(recipe.task, args.seed, args.total_timesteps)
+    elif args.algorithm == "one-action":
+        measured = play_one_action(recipe.task, args.action, args.seed)
     else:
         measured = time_k_shot(recipe.task)
     result: dict[str, Any] = {"task": str(recipe.task), "algorithm": args.algorithm}
     if args.algorithm != "k-shot":
         result |= {"seed": args.seed, "n_episodes": N_EPISODES, "deterministic": False}
     seed = "" if args.algorithm == "k-shot" else f",seed={args.seed}"
-    path = REFERENCES / f"{recipe.task},{args.algorithm}{seed}.json"
+    action = f"={args.action}" if args.algorithm == "one-action" else ""
+    path = REFERENCES / f"{recipe.task},{args.algorithm}{action}{seed}.json"
     write_text(path, json.dumps({**result, **measured, "versions": versions()}, indent=2) + "\n")
     print(path.read_text())
 

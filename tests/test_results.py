@@ -378,13 +378,19 @@ def atari(game: str, mean: float, level: int = 0, ram: bool = False) -> Distille
 def test_atari_beside_the_paper_by_level(tmp_path: Path) -> None:
     for one in (atari("Pong", 3.0, ram=True), atari("Pong", 1.0, 3), atari("Pong", 20.0, 4)):
         zoo.save(one, tmp_path)
-    page = make_results.build(tmp_path)
+    references = tmp_path / "references"
+    references.mkdir()
+    for action, mean in ((0, -21.0), (3, -20.5)):
+        result = {"action": action, "mean": mean, "std": 0.5}
+        (references / f"PongNoFrameskip-v4,one-action={action},seed=0.json").write_text(json.dumps(result))
+    page = make_results.build(tmp_path, references=references)
     head, _, *rows = table(page, "## Atari: Table 2 side by side")
-    assert head[2:6] == ["level", "paper, RL", "paper, distilled", "ours, stochastic"]
-    assert [row[0:1] + row[2:7] for row in rows] == [
-        ["PongNoFrameskip-v4", "l = 4", "19.7 ± 1.2", "21.0 ± 0.01", "20.0 ± 1.0", "19.0"],
-        ["PongNoFrameskip-v4", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", "1.0 ± 1.0", "0.0"],
-        ["PongNoFrameskip-v4 obs_type=ram", "full", "–", "–", "3.0 ± 1.0", "2.0"],
+    assert head[2:7] == ["level", "paper, RL", "paper, distilled", "one action", "ours, stochastic"]
+    one = "-20.5 ± 0.5 (action 3)"
+    assert [row[0:1] + row[2:8] for row in rows] == [
+        ["PongNoFrameskip-v4", "l = 4", "19.7 ± 1.2", "21.0 ± 0.01", one, "20.0 ± 1.0", "19.0"],
+        ["PongNoFrameskip-v4", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", one, "1.0 ± 1.0", "0.0"],
+        ["PongNoFrameskip-v4 obs_type=ram", "full", "–", "–", one, "3.0 ± 1.0", "2.0"],
     ]
     assert "## Other tasks" not in page
 
