@@ -27,8 +27,9 @@ def test_an_entry_scores_what_its_card_says(entry: zoo.ZooEntry) -> None:
         deterministic=recorded.deterministic,
         seed=77,
     )
-    # Five standard errors of the difference, and a little for entries that hardly vary. Where few agents fall,
-    # these may all stand, which says little about how returns vary; where they were averaged, these vary more.
+    # Five standard errors of the difference, and a little for entries that hardly vary. Where few agents
+    # fall, none of these may, so that their spread says little; where a card's means are over many episodes,
+    # these vary more.
     std = max(result.std, recorded.std)
     error = std * math.sqrt(1 / (n_agents - 1) + 1 / recorded.n_agents)
     assert result.mean == pytest.approx(recorded.mean, abs=5 * error + 0.02 * abs(recorded.mean))
