@@ -140,6 +140,9 @@ def main() -> None:
     parser.add_argument("--action", type=int, default=0, help="one-action: which one")
     parser.add_argument("--total-timesteps", type=int)
     parser.add_argument(
+        "--set", nargs="+", default=[], help="ppmo: settings of the recipe to change, key=value"
+    )
+    parser.add_argument(
         "--out", type=Path, help="ppmo: keep the run here; its best.safetensors can teach (imitation.expert)"
     )
     args = parser.parse_args()
@@ -147,6 +150,7 @@ def main() -> None:
     recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), args.env_id)
     if args.total_timesteps is not None:
         recipe = recipe.override({"total_timesteps": args.total_timesteps})
+    recipe = recipe.override(key_values(args.set, "--set"))
     if args.algorithm == "ppmo":
         with tempfile.TemporaryDirectory() as folder:
             measured = train_ppmo(recipe, args.seed, args.out or Path(folder))
