@@ -11,7 +11,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
-from gym_taskdistill.distill import distributed
+from gym_taskdistill.distill import critic_file, distributed
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.evaluation import Evaluation, evaluate
@@ -60,7 +60,8 @@ class BestDatasetCallback(MetaEpochCallback):
 
     Args:
         task: The task to test on.
-        folder: Where to write ``best.safetensors`` (and ``.json``) and ``evaluations.csv``.
+        folder: Where to write ``best.safetensors`` (and ``.json``), ``best.critic.safetensors`` and
+            ``evaluations.csv``.
         every: Env steps between two tests.
         n_agents: Fresh learners in a test.
         n_episodes: Episodes for each.
@@ -109,7 +110,8 @@ class BestDatasetCallback(MetaEpochCallback):
         dataset = self.model.dataset()
         result = self._evaluate(dataset)
         if result.mean >= self.best_mean:  # of equals the later, which has seen more learners
-            dataset.save(self.folder / "best.safetensors")
+            path = dataset.save(self.folder / "best.safetensors")
+            critic_file.write(self.model, critic_file.critic_path(path))
         self.history.append((self.model.num_timesteps, result.mean, result.std, result.min))
         self._write()
         for name, value in (("mean", result.mean), ("std", result.std), ("min", result.min)):

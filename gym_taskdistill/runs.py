@@ -20,8 +20,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
 from gym_taskdistill.callbacks import BestDatasetCallback, CheckpointCallback, ScoreProgressBar
-from gym_taskdistill.distill import distributed
+from gym_taskdistill.distill import critic_file, distributed
 from gym_taskdistill.distill.card import Card, versions
+from gym_taskdistill.distill.critic_file import critic_path
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.dataset_file import DATASET_FILE
 from gym_taskdistill.distill.ppmo import PPMO
@@ -52,13 +53,14 @@ class Run:
     """A run and its folder.
 
     The folder holds ``run.yaml`` (recipe, seed, start), ``command.txt``, ``versions.json``, TensorBoard
-    events, ``checkpoint.pt``, ``evaluations.csv``, and the best and the last dataset.
+    events, ``checkpoint.pt``, ``evaluations.csv``, the best and the last dataset, and the critic of the best.
 
     Attributes:
         folder: The folder.
         recipe: All settings.
         seed: Seed of the run.
-        warm_start: Dataset file from which the run starts, ``None`` for a random start.
+        warm_start: Dataset file from which the run starts, with the critic that lies beside it, if any;
+            ``None`` for a random start.
     """
 
     folder: Path
@@ -131,6 +133,9 @@ class Run:
         else:
             if self.warm_start is not None:
                 model.load_dataset(DistilledDataset.load(self.warm_start))
+                critic = critic_path(Path(self.warm_start))
+                if critic.is_file() and not critic_file.read(model, critic) and is_first:
+                    tqdm.write(f'"{critic.name}" does not fit this recipe: the critic starts afresh.')
             if recipe.imitation is not None:
                 self._imitate(model, recipe.imitation, progress_bar and is_first)
         plan, total = recipe.evaluation, recipe.total_timesteps

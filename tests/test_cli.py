@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from gym_taskdistill import __main__, evaluate, train, zoo
 from gym_taskdistill.cli import key_values
+from gym_taskdistill.distill.critic_file import critic_path
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.zoo import __main__ as zoo_command
@@ -159,7 +161,13 @@ def test_zoo_add_never_makes_an_entry_worse(
 ) -> None:
     root = tmp_path / "zoo"
     monkeypatch.setattr(zoo, "data_root", lambda name: root)
+    source = tmp_path / "source"
+    source.mkdir()
+    dataset_file = Path(shutil.copy(dataset_file, source))
+    critic_path(dataset_file).write_bytes(b"a critic")
     zoo_command.main(["add", str(dataset_file)])
+    critic = critic_path(zoo.find("CartPoleND-v0", n=2).path)
+    assert critic.read_bytes() == b"a critic"
     worse = DistilledDataset.load(dataset_file)
     worse = worse.replace(y=0 * worse.y)
     worse.save(tmp_path / "worse")
@@ -168,6 +176,7 @@ def test_zoo_add_never_makes_an_entry_worse(
     assert "use --force" in fails(zoo_command.main, ["add", str(tmp_path / "worse.safetensors")], capsys)
     zoo_command.main(["add", str(tmp_path / "worse.safetensors"), "--force"])
     assert not zoo.load("CartPoleND-v0", n=2).y.any()
+    assert not critic.exists()  # it was that of the dataset before
 
 
 def test_the_console_command_dispatches(capsys: pytest.CaptureFixture[str]) -> None:

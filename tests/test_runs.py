@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from gym_taskdistill import recipes
+from gym_taskdistill.distill.critic_file import critic_path
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
@@ -66,6 +68,7 @@ def test_a_run_leaves_a_complete_folder(uninterrupted: Run) -> None:
         "checkpoint.pt",
         "evaluations.csv",
         "best.safetensors",
+        "best.critic.safetensors",
         "best.json",
         "last.safetensors",
         "last.json",
@@ -124,6 +127,17 @@ def test_a_warm_start_begins_where_the_dataset_is(uninterrupted: Run, tmp_path: 
     assert last.inner_lr == pytest.approx(first.inner_lr, rel=1e-6)
     with pytest.raises(TaskDistillError, match=r"x has shape \(2, 4\)"):
         Run.create(short_recipe(k=5), 0, tmp_path, "misfit", str(start)).execute(progress_bar=False)
+
+
+def test_a_warm_start_takes_the_critic_beside_the_dataset(uninterrupted: Run, tmp_path: Path) -> None:
+    start = uninterrupted.folder / "best.safetensors"
+    recipe = short_recipe(total_timesteps=2048, critic_learning_rate=0.0, learning_rate=0.0)
+    run = Run.create(recipe, 0, tmp_path, "warm", str(start))
+    run.execute(progress_bar=False)
+    first, last = (load_file(critic_path(r.folder / "best.safetensors")) for r in (uninterrupted, run))
+    assert first.keys() == last.keys()
+    for name, value in first.items():
+        assert torch.equal(last[name], value)
 
 
 def test_a_run_may_begin_by_imitation(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from rich.table import Table
 from gym_taskdistill import zoo
 from gym_taskdistill.cli import dataset_path, key_values, print_scores, run_command
 from gym_taskdistill.distill.card import Card, Score
+from gym_taskdistill.distill.critic_file import critic_path
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.errors import ZooError
+from gym_taskdistill.files import replacing
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ class PathArgs(_EntryArgs):
 
 @dataclass(frozen=True)
 class AddArgs:
-    """Put a dataset into the zoo; an entry that scores higher is not replaced."""
+    """Put a dataset into the zoo, with its critic if that lies beside it.
+
+    An entry that scores higher is not replaced.
+    """
 
     file: tyro.conf.Positional[Path]
     """The dataset's file, such as the best.safetensors of a run."""
@@ -129,7 +135,19 @@ def add(args: AddArgs) -> None:
                 f"{entry.name} scores {old.mean:.1f}, more than the {new.mean:.1f} of this dataset; "
                 "use --force to replace it all the same."
             )
-    print(zoo.save(dataset))
+    path = zoo.save(dataset)
+    _copy_critic(critic_path(args.file), critic_path(path))
+    print(path)
+
+
+def _copy_critic(source: Path, target: Path) -> None:
+    """Put the critic beside the dataset, or remove that of the dataset before."""
+    if source == target:
+        return
+    target.unlink(missing_ok=True)
+    if source.is_file():
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def main_score(card: Card) -> Score | None:
