@@ -114,7 +114,8 @@ are those of its Table 2a, 100 agents with 100 games each; * had not converged, 
 whole, frames are skipped by fours without sticky actions, and rewards are raw; ours are drawn from the
 distribution over which the dataset was distilled. A game's RAM, 128 bytes for a multi-layer perceptron, is
 not the paper's setting: there full distillation is affordable on two cores. The env steps are PPMO's; those
-recorded of an expert stand in the card's recipe.
+recorded of an expert stand in the card's recipe. Our PPO is the same program with the whole network in the
+encoder, tested over 100 games; by a game's RAM it made the expert of some.
 
 "One action" is what one action, always, scores by itself, but for some random ones: where it was a dataset's
 first expert, it says what is left for the dataset to add. `docs/run_reference.py one-action` measures it."""
@@ -500,11 +501,13 @@ def _atari_table(entries: Sequence[Entry], references: Path) -> str:
                 f"l = {level}" if level else "full",
                 PAPER_ATARI_RL[game] if of_pixels else NONE,
                 PAPER_TABLE_2[game].get(level, NONE) if of_pixels else NONE,
+                _reference(references, entry.card.task, "ppmo"),
                 _one_action(references, entry.card.env_id),
                 *cells,
             )
         )
-    head = ("task", "dataset", "level", "paper, RL", "paper, distilled", "one action", *OWN_COLUMNS)
+    papers = ("paper, RL", "paper, distilled")
+    head = ("task", "dataset", "level", *papers, "our PPO", "one action", *OWN_COLUMNS)
     return _table(head, rows, 3)
 
 

@@ -383,14 +383,23 @@ def test_atari_beside_the_paper_by_level(tmp_path: Path) -> None:
     for action, mean in ((0, -21.0), (3, -20.5)):
         result = {"action": action, "mean": mean, "std": 0.5}
         (references / f"PongNoFrameskip-v4,one-action={action},seed=0.json").write_text(json.dumps(result))
+    (references / "PongNoFrameskip-v4,ppmo,seed=0.json").write_text('{"mean": 2, "num_timesteps": 1000000}')
     page = make_results.build(tmp_path, references=references)
     head, _, *rows = table(page, "## Atari: Table 2 side by side")
-    assert head[2:7] == ["level", "paper, RL", "paper, distilled", "one action", "ours, stochastic"]
+    assert head[2:8] == [
+        "level",
+        "paper, RL",
+        "paper, distilled",
+        "our PPO",
+        "one action",
+        "ours, stochastic",
+    ]
+    ppo = "2.0 (1 seed, 1.0 M steps)"
     one = "-20.5 ± 0.5 (action 3)"
-    assert [row[0:1] + row[2:8] for row in rows] == [
-        ["PongNoFrameskip-v4", "l = 4", "19.7 ± 1.2", "21.0 ± 0.01", one, "20.0 ± 1.0", "19.0"],
-        ["PongNoFrameskip-v4", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", one, "1.0 ± 1.0", "0.0"],
-        ["PongNoFrameskip-v4 obs_type=ram", "full", "–", "–", one, "3.0 ± 1.0", "2.0"],
+    assert [row[0:1] + row[2:9] for row in rows] == [
+        ["PongNoFrameskip-v4", "l = 4", "19.7 ± 1.2", "21.0 ± 0.01", ppo, one, "20.0 ± 1.0", "19.0"],
+        ["PongNoFrameskip-v4", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", ppo, one, "1.0 ± 1.0", "0.0"],
+        ["PongNoFrameskip-v4 obs_type=ram", "full", "–", "–", "–", one, "3.0 ± 1.0", "2.0"],
     ]
     assert "## Other tasks" not in page
 
