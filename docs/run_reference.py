@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ from gym_taskdistill.cli import key_values
 from gym_taskdistill.distill.card import versions
 from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.files import write_text
-from gym_taskdistill.imitation import one_action
+from gym_taskdistill.imitation import act, one_action
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes import Recipe
 from gym_taskdistill.runs import SCORE_SEED, Run, use_threads
 from gym_taskdistill.tasks import Task
 
 REFERENCES = Path(__file__).resolve().parent / "references"
+SB3_SETTINGS = REFERENCES / "sb3_ppo.yaml"
 N_EPISODES = 100
 
 #: Envs that play one action side by side.
@@ -69,7 +71,7 @@ def train_ppmo(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
 
 def train_sb3(task: Task, seed: int, total_timesteps: int | None) -> dict[str, Any]:
     """Train SB3's PPO with its zoo's hyperparameters and return its result."""
-    table = yaml.safe_load((REFERENCES / "sb3_ppo.yaml").read_text())
+    table = yaml.safe_load(SB3_SETTINGS.read_text())
     settings = dict(table[task.env_id.rpartition("-v")[0]])
     total = total_timesteps or settings["n_timesteps"]
     kwargs = {name: value for name, value in settings.items() if name not in ("n_timesteps", "wide")}
@@ -108,8 +110,7 @@ def play_one_action(task: Task, action: int, seed: int) -> dict[str, Any]:
     returns: list[list[float]] = [[] for _ in range(N_COLUMNS)]
     # Every column plays equally many, so that short games are not over-represented.
     while min(map(len, returns)) < N_EPISODES // N_COLUMNS:
-        logits = expert(np.asarray(obs))
-        obs, _, dones, infos = env.step((logits + rng.gumbel(size=logits.shape)).argmax(axis=1))
+        obs, _, dones, infos = env.step(act(expert(np.asarray(obs)), task.action_space, rng))
         for column in np.flatnonzero(dones):
             returns[column].append(infos[column]["episode"]["r"])
     kept = np.array([column[: N_EPISODES // N_COLUMNS] for column in returns])
@@ -127,7 +128,7 @@ def time_k_shot(task: Task) -> dict[str, Any]:
     return {"k": dataset.k, "inner_steps": dataset.inner_steps, "seconds": statistics.median(seconds)}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure one reference and write its result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="ppmo: keep the run here; its best.safetensors can teach (imitation.expert)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     use_threads(1)
     recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), args.env_id)
     if args.total_timesteps is not None:

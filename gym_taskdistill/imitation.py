@@ -269,7 +269,7 @@ def record(
         if behaviour is not None:
             actions = np.array(behaviour.predict(obs)[0])
         else:
-            actions = _act(wanted, env.action_space, rng)
+            actions = act(wanted, env.action_space, rng)
         for i in np.flatnonzero(rng.random(env.num_envs) < noise):
             actions[i] = _random_action(env.action_space, rng)
         new_obs, *_ = env.step(actions)
@@ -278,7 +278,8 @@ def record(
     return Recording(observations.reshape(-1, *obs.shape[1:]), targets.reshape(-1, outputs))
 
 
-def _act(wanted: np.ndarray, space: spaces.Space[Any], rng: np.random.Generator) -> np.ndarray:
+def act(wanted: np.ndarray, space: spaces.Space[Any], rng: np.random.Generator) -> np.ndarray:
+    """Act as an expert's outputs say: sample discrete actions from logits, or clip means to the box."""
     if isinstance(space, spaces.Box):
         clipped: np.ndarray = np.clip(wanted, space.low, space.high)
         return clipped

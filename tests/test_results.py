@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import make_results
 import pytest
 import torch
 
@@ -19,16 +18,6 @@ from gym_taskdistill.learners import ALPHA_C, MLP, TABLE_1, learner_distribution
 from gym_taskdistill.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
-
-
-def load() -> ModuleType:
-    # As a script it finds the modules next to it.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "docs")
-        return importlib.import_module("make_results")
-
-
-make_results = load()
 
 
 def score(learners: str, mean: float, deterministic: bool = False, seed: int = 7) -> Score:

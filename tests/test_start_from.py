@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import start_from
 import torch
 
 from gym_taskdistill import zoo
@@ -19,15 +18,6 @@ from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.trained import train_fresh_learners
 
 ROOT = Path(__file__).parents[1]
-
-
-def load() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "docs")
-        return importlib.import_module("start_from")
-
-
-start_from = load()
 
 
 @pytest.mark.parametrize(("old_id", "new_id"), start_from.COLUMNS)
