@@ -35,9 +35,9 @@ def test_direct_task_ppo_learns_and_keeps_its_run(tmp_path: Path, monkeypatch: p
 
 
 def test_sb3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = measure(tmp_path, monkeypatch, "sb3", "InvertedPendulum-v4", "--total-timesteps", "64")
-    assert result["num_timesteps"] == 64
-    assert 1 <= result["mean"] < 100
+    result = measure(tmp_path, monkeypatch, "sb3", "Reacher-v4", "--total-timesteps", "512")
+    assert result["num_timesteps"] == 512
+    assert -150 < result["mean"] < -5
 
 
 def test_one_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
