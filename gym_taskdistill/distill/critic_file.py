@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.files import replacing
+from gym_taskdistill.files import write_all
 
 if TYPE_CHECKING:
     from gym_taskdistill.distill.ppmo import PPMO
@@ -36,7 +36,7 @@ def critic_path(dataset: Path) -> Path:
 
 
 def write(model: PPMO, path: Path) -> None:
-    """Write a run's critic to a temporary name and rename it.
+    """Write a run's critic under a temporary name and rename it.
 
     Args:
         model: The run's algorithm.
@@ -50,8 +50,10 @@ def write(model: PPMO, path: Path) -> None:
     if returns is not None:
         moments = (float(returns.mean), float(returns.var), float(returns.count))
         tensors[RETURNS] = torch.tensor(moments, dtype=torch.float64)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
+    try:
+        write_all({path: save(tensors)})
+    except OSError as error:
+        raise TaskDistillError(f'The critic "{path}" cannot be written: {error.strerror}.') from None
 
 
 def read(model: PPMO, path: Path) -> bool:
