@@ -5,6 +5,7 @@ Reacher are taken out of the rows, those that it added to Ant's are 0 in them. `
 learners: where a first layer is narrower than the observations, each learner sees a projection of its own,
 and learners disagree; an orthogonal first layer that is at least as wide keeps all of them. Rows are scaled
 by the part of them that the narrow learners saw, so that wide learners do what narrow ones did on average.
+``--log-std -2`` lets agents explore less, or more, than the entry's.
 
 The result has no scores; give it to ``python -m gym_taskdistill.train --warm-start``.
 """
@@ -22,6 +23,7 @@ from torch import Tensor
 from gym_taskdistill import zoo
 from gym_taskdistill.distill.card import Card, space_to_dict
 from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.distill.trained import train_fresh_learners
 from gym_taskdistill.learners import MLP, learner_distribution
 from gym_taskdistill.tasks import Task
 
@@ -57,7 +59,16 @@ def seen(width: int, n_dims: int) -> float:
     return min(1.0, width / n_dims)
 
 
-def start_from(dataset: DistilledDataset, env_id: str, width: int | None) -> DistilledDataset:
+def with_log_std(dataset: DistilledDataset, log_std: float) -> DistilledDataset:
+    """Return the dataset with a label that brings learners to this log standard deviation on average."""
+    trained = train_fresh_learners(dataset, 1, torch.Generator().manual_seed(0))
+    if dataset.log_std is None or trained.log_std is None:
+        raise SystemExit("Discrete actions have no standard deviation.")
+    # A fresh learner's is 0 and the loss is quadratic, so that the trained one is the label times a factor.
+    return dataset.replace(log_std=dataset.log_std * log_std / trained.log_std.mean())
+
+
+def start_from(dataset: DistilledDataset, env_id: str, width: int | None = None) -> DistilledDataset:
     """Return the dataset as the start of a run of another task, or with learners of another width."""
     old_id = dataset.card.env_id
     columns = COLUMNS.get((old_id, env_id), list(range(dataset.obs_shape[0])))
@@ -90,10 +101,12 @@ def main() -> None:
     parser.add_argument("env_id", help="the task of the run")
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, help="width of the learners' hidden layers")
+    parser.add_argument("--log-std", type=float, help="log standard deviation of the agents' actions")
     args = parser.parse_args()
     file = Path(args.entry)
     dataset = DistilledDataset.load(file if file.suffix == ".safetensors" else zoo.find(args.entry).path)
-    start_from(dataset, args.env_id, args.width).save(args.out)
+    start = start_from(dataset, args.env_id, args.width)
+    (start if args.log_std is None else with_log_std(start, args.log_std)).save(args.out)
 
 
 if __name__ == "__main__":

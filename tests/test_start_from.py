@@ -69,6 +69,14 @@ def test_new_columns_change_nothing_while_they_are_zero() -> None:
     assert (got - wanted).square().mean() < 0.05 * wanted.var(0).mean()  # more units saturate less
 
 
+def test_the_exploration_of_agents_can_be_set() -> None:
+    start = start_from.start_from(zoo.load("InvertedDoublePendulum-v4"), "InvertedDoublePendulum-v4")
+    quiet = start_from.with_log_std(start, -2.0)
+    trained = train_fresh_learners(quiet, 3, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(trained.log_std, torch.full((3, 1), -2.0))
+    assert torch.equal(quiet.x, start.x)
+
+
 def test_writes_a_start_that_a_run_can_load(tmp_path: Path) -> None:
     out = tmp_path / "start.safetensors"
     command = [sys.executable, ROOT / "docs/start_from.py", "HumanoidStandup-v4", "HumanoidStandup-v5", out]
