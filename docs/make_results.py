@@ -103,7 +103,10 @@ The minimum is that of the stochastic ones.
 
 Our PPO is the same program with the whole network in the encoder, so that nothing is drawn afresh, with the
 recipe and the env steps of the distillation; SB3's has the hyperparameters of its zoo (tuned for v3). Both
-are tested stochastically over 100 episodes; `docs/run_reference.py` makes them."""
+are tested stochastically over 100 episodes; `docs/run_reference.py ppmo ENV` and `sb3 ENV` make them. For
+Ant, Hopper, Walker2d and InvertedDoublePendulum ours took `--set log_std_init=0
+log_std_learning_rate=lin_0.001_0.0001`; Reacher's is of an earlier recipe. The hyperparameters of each stand
+in its file in `docs/references/`."""
 
 ATARI_TEXT = """\
 ## Atari: Table 2 side by side
@@ -115,7 +118,8 @@ whole, frames are skipped by fours without sticky actions, and rewards are raw; 
 distribution over which the dataset was distilled. A game's RAM, 128 bytes for a multi-layer perceptron, is
 not the paper's setting: there full distillation is affordable on two cores. The env steps are PPMO's; those
 recorded of an expert stand in the card's recipe. Our PPO is the same program with the whole network in the
-encoder, tested over 100 games; by a game's RAM it made the expert of some.
+encoder, tested over 100 games; by a game's RAM it made the experts of Ms. Pac-Man and Space Invaders, by
+`docs/run_reference.py ppmo atari-ram --env-id GAME --env-kwargs obs_type=ram --total-timesteps 3000000`.
 
 "One action" is what one action, always, scores by itself, but for some random ones: where it was a dataset's
 first expert, it says what is left for the dataset to add. `docs/run_reference.py one-action` measures it."""
