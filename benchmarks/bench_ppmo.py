@@ -207,8 +207,8 @@ def measure_atari() -> Report:
 
 
 def measure_mujoco() -> Report:
-    """Measure the training of MuJoCo's tasks, and profile one."""
+    """Measure the training of MuJoCo's tasks, and profile it."""
     rows = []
     for recipe in MUJOCO:
         rows += compare(recipe, vec_env(recipe, "gymnasium"), "DummyVecEnv", 2.0)
-    return Report(rows, [profile_text(MUJOCO[0])])
+    return Report(rows, [profile_text(recipe) for recipe in MUJOCO])
