@@ -305,8 +305,9 @@ def imitate(
 
     Each update draws M fresh learners, trains them on the current rows and takes one step down the
     cross-entropy between the expert's actions and theirs (discrete), or the squared error of their means
-    (continuous; the log standard deviation is left alone). Dataset, inner learning rate and encoder learn,
-    with the optimiser and the learning rates that PPMO starts with; the critic does not.
+    within the box (continuous, see `clipped_error`; the log standard deviation is left alone). Dataset, inner
+    learning rate and encoder learn, with the optimiser and the learning rates that PPMO starts with; the
+    critic does not.
 
     Args:
         model: Whose dataset and encoder to improve; its `learn` may follow.
@@ -362,5 +363,35 @@ def _loss(model: PPMO, obs: np.ndarray, targets: Tensor) -> Tensor:
     distribution = policy.train_learners(create_graph=True).act(features, policy.trunk)
     if isinstance(distribution, Categorical):
         return -(targets.softmax(-1) * distribution.log_probs).sum(-1).mean()
-    assert isinstance(distribution, DiagGaussian)
-    return (distribution.mean - targets).square().mean()
+    assert isinstance(distribution, DiagGaussian) and isinstance(model.action_space, spaces.Box)
+    low, high = (
+        torch.as_tensor(end, device=model.device) for end in (model.action_space.low, model.action_space.high)
+    )
+    return clipped_error(distribution.mean, targets, low, high).square().mean()
+
+
+def clipped_error(means: Tensor, targets: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Compute by how much means miss their targets as far as an env can tell.
+
+    Envs clip actions to their box: wherever both lie beyond the same bound, nothing is missed. Experts that
+    PPO trained often mean actions far outside, which would else be most of the error.
+
+    Args:
+        means: Means, ``(…, n_actions)``.
+        targets: Likewise.
+        low: Lower bounds, ``(n_actions,)``.
+        high: Upper bounds, ``(n_actions,)``.
+
+    Returns:
+        Mean minus clipped target, 0 where both lie beyond the same bound; ``(…, n_actions)``.
+
+    Examples:
+        >>> ends = torch.tensor([-1.0]), torch.tensor([1.0])
+        >>> clipped_error(torch.tensor([[3.0], [0.5], [-3.0]]), torch.tensor([[2.0], [2.0], [2.0]]), *ends)
+        tensor([[ 0.0000],
+                [-0.5000],
+                [-4.0000]])
+    """
+    wanted = targets.clamp(low, high)
+    same = ((wanted >= high) & (means >= high)) | ((wanted <= low) & (means <= low))
+    return (means - wanted).masked_fill(same, 0.0)

@@ -190,6 +190,19 @@ def test_imitation_teaches_continuous_actions_and_feeds_the_statistics() -> None
     np.testing.assert_allclose(dataset.obs_mean, recording.observations.mean(0), atol=0.05)
 
 
+def test_how_far_beyond_the_box_an_expert_aims_changes_nothing() -> None:
+    env = Task("Pendulum-v1").make_vec_env(4, seed=0)  # actions from -2 to 2
+    obs = observations(400, 3)
+    aims = np.where(obs[:, 2:] > 0, -2.0, 2.0).astype(np.float32)
+    rows = []
+    for factor in (1, 5, 0.5):
+        model = PPMO("alpha_c", env, k=8, batch_size=64, seed=1, device="cpu")
+        imitate(model, Recording(obs, factor * aims), 5, 64)
+        rows.append(model.dataset().x)
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+
+
 def test_imitation_is_reproducible(zoo_policy: DistilledPolicy) -> None:
     env = cart_pole()
     recording = record(as_expert(zoo_policy), env, 200)
