@@ -1,4 +1,4 @@
-"""Write ``docs/results.md`` and the table of the README from the zoo: ``python docs/make_results.py``.
+"""Write ``docs/results.md`` and the tables of the README from the zoo: ``python docs/make_results.py``.
 
 Every number of ours is read from a card; the paper's stand in ``paper_tables.py``. The same zoo gives
 the same bytes.
@@ -292,6 +292,41 @@ def build_mujoco_summary(root: Path | None = None) -> str:
     return _table(head, rows, 1)
 
 
+def build_atari_summary(root: Path | None = None) -> str:
+    """Build the README's table of Atari: the paper's figures beside ours by level, with the worst agent.
+
+    Args:
+        root: Folder of a zoo; ``None`` is the one that comes with the library.
+
+    Returns:
+        A Markdown table.
+    """
+    entries = [Entry(entry, entry.load()) for entry in zoo.entries(root=root)]
+    rows = []
+    for entry in sorted((e for e in entries if e.game is not None), key=_atari_order):
+        game = entry.game or ""
+        ram = entry.zoo_entry.env_kwargs.get("obs_type") == "ram"
+        score = _own_scores(entry.card)[0]
+        rows.append(
+            (
+                f"{game}, RAM" if ram else game,
+                _level(entry),
+                NONE if ram else PAPER_ATARI_RL[game],
+                NONE if ram else PAPER_TABLE_2[game].get(entry.dataset.encoder_layers, NONE),
+                _mean(score),
+                _minimum(score),
+                _protocol([score]),
+            )
+        )
+    head = ("game", "level", "paper, RL", "paper, distilled", "ours", "worst", "agents × games")
+    return _table(head, rows, 2)
+
+
+def _level(entry: Entry) -> str:
+    level = entry.dataset.encoder_layers
+    return f"l = {level}" if level else "full"
+
+
 def build_summary(root: Path | None = None) -> str:
     """Build the README's table of cart-pole: the paper's Λ column beside ours, and our worst column.
 
@@ -336,7 +371,18 @@ def _worst_column(card: Card | None) -> str:
     return f"{min(found):.1f}" if len(found) == len(scores) else NONE
 
 
-def with_summary(readme: str, summary: str, marker: str = "results") -> str:
+def with_summaries(readme: str) -> str:
+    """Put the tables of the zoo that comes with the library between their markers in the README."""
+    for marker, build_one in (
+        ("results", build_summary),
+        ("mujoco", build_mujoco_summary),
+        ("atari", build_atari_summary),
+    ):
+        readme = with_summary(readme, build_one(), marker)
+    return readme
+
+
+def with_summary(readme: str, summary: str, marker: str) -> str:
     """Put a table between the README's two markers of that name."""
     start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
     before, _, rest = readme.partition(start)
@@ -502,7 +548,7 @@ def _atari_table(entries: Sequence[Entry], references: Path) -> str:
             (
                 entry.card.task,
                 dataset,
-                f"l = {level}" if level else "full",
+                _level(entry),
                 PAPER_ATARI_RL[game] if of_pixels else NONE,
                 PAPER_TABLE_2[game].get(level, NONE) if of_pixels else NONE,
                 _reference(references, entry.card.task, "ppmo"),
@@ -669,10 +715,9 @@ def _evaluate_commands(entry: Entry) -> list[str]:
 
 
 def main() -> None:
-    """Write the page and the table in the README."""
+    """Write the page and the tables in the README."""
     write_text(RESULTS, build())
-    readme = with_summary(README.read_text(encoding="utf-8"), build_summary())
-    write_text(README, with_summary(readme, build_mujoco_summary(), "mujoco"))
+    write_text(README, with_summaries(README.read_text(encoding="utf-8")))
     print(RESULTS, README, sep="\n")
 
 
