@@ -99,7 +99,8 @@ observations or rewards. Pusher-v4 cannot run on mujoco >= 3.
 The two ± differ: the paper's is over 5 distillations, in RL over 5 agents; ours is over the agents trained
 on one dataset. Ours are drawn from the distribution over which the dataset was distilled: Λ, two hidden
 layers of 64, unless said otherwise; for more than one inner step Λ is one of several in that distribution.
-The minimum is that of the stochastic ones.
+The minimum is that of the stochastic ones; where agents × episodes stand twice, the stochastic test had
+more.
 
 Our PPO is the same program with the whole network in the encoder, so that nothing is drawn afresh, with the
 recipe and the env steps of the distillation; SB3's has the hyperparameters of its zoo (tuned for v3). Both
