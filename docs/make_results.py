@@ -117,7 +117,8 @@ layers of the Nature CNN, drawn afresh; l = 4 is a linear probe, l = 0 full dist
 are those of its Table 2a, 100 agents with 100 games each; * had not converged, † ran on 6 GPUs. Games are
 whole, frames are skipped by fours without sticky actions, and rewards are raw; ours are drawn from the
 distribution over which the dataset was distilled. A game's RAM, 128 bytes for a multi-layer perceptron, is
-not the paper's setting: there full distillation is affordable on two cores. The env steps are PPMO's; those
+not the paper's setting: there full distillation is affordable on two cores. Env steps and wall-clock are
+PPMO's, of the last run where one went on from another; what imitation took comes on top, and the steps
 recorded of an expert stand in the card's recipe. Our PPO is the same program with the whole network in the
 encoder, tested over 100 games; by a game's RAM it made the experts of Ms. Pac-Man and Space Invaders, by
 `docs/run_reference.py ppmo atari-ram --env-id GAME --env-kwargs obs_type=ram --total-timesteps 3000000`.
@@ -132,6 +133,7 @@ The paper times Centipede on one A100: 3.25 s an epoch of PPO, 3.73 s a meta-epo
 its 10 rows. Ours were timed on one core, by the clock; distillation's time is that of its card, tests
 included, and may come from a slower or busier machine than the others'. PPO is the same program with the
 whole network in the encoder, over the same env steps; an iteration is a rollout with the updates on it.
+Imitation, with which Centipede begins in both, is left out.
 From the number of agents in the last column on, distilling once and training each on the rows is cheaper
 than training each by PPO. `docs/run_reference.py` makes both (`ppmo`, `k-shot`)."""
 

@@ -127,7 +127,7 @@ class Card:
         recipe: All hyperparameters of the run.
         seed: Seed of the run, or None if it was not fixed.
         num_timesteps: Environment steps used, at least 0.
-        wall_clock_s: Duration of the run in seconds, at least 0.
+        wall_clock_s: Seconds that the run spent in PPMO, its tests included but imitation not; at least 0.
         versions: Versions of the libraries involved, see `versions`.
         created: ISO 8601 date, or empty.
         notes: Free text.
