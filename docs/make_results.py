@@ -307,27 +307,20 @@ def build_atari_summary(root: Path | None = None) -> str:
     entries = [Entry(entry, entry.load()) for entry in zoo.entries(root=root)]
     rows = []
     for entry in sorted((e for e in entries if e.game is not None), key=_atari_order):
-        game = entry.game or ""
-        ram = entry.zoo_entry.env_kwargs.get("obs_type") == "ram"
         score = _own_scores(entry.card)[0]
-        rows.append(
-            (
-                f"{game}, RAM" if ram else game,
-                _level(entry),
-                NONE if ram else PAPER_ATARI_RL[game],
-                NONE if ram else PAPER_TABLE_2[game].get(entry.dataset.encoder_layers, NONE),
-                _mean(score),
-                _minimum(score),
-                _protocol([score]),
-            )
-        )
+        name = f"{entry.game}, RAM" if entry.zoo_entry.env_kwargs else str(entry.game)
+        rows.append((name, *_atari_papers(entry), _mean(score), _minimum(score), _protocol([score])))
     head = ("game", "level", "paper, RL", "paper, distilled", "ours", "worst", "agents × games")
     return _table(head, rows, 2)
 
 
-def _level(entry: Entry) -> str:
-    level = entry.dataset.encoder_layers
-    return f"l = {level}" if level else "full"
+def _atari_papers(entry: Entry) -> tuple[str, str, str]:
+    """Return the entry's level, and the paper's RL and distillation there; it has none of a game's RAM."""
+    level, game = entry.dataset.encoder_layers, entry.game or ""
+    name = f"l = {level}" if level else "full"
+    if entry.zoo_entry.env_kwargs:
+        return name, NONE, NONE
+    return name, PAPER_ATARI_RL[game], PAPER_TABLE_2[game].get(level, NONE)
 
 
 def build_summary(root: Path | None = None) -> str:
@@ -544,16 +537,12 @@ def _one_action(folder: Path, env_id: str) -> str:
 def _atari_table(entries: Sequence[Entry], references: Path) -> str:
     rows = []
     for entry in entries:
-        game, level = entry.game or "", entry.dataset.encoder_layers
-        of_pixels = not entry.zoo_entry.env_kwargs
         dataset, *cells = _mujoco_cells(entry)
         rows.append(
             (
                 entry.card.task,
                 dataset,
-                _level(entry),
-                PAPER_ATARI_RL[game] if of_pixels else NONE,
-                PAPER_TABLE_2[game].get(level, NONE) if of_pixels else NONE,
+                *_atari_papers(entry),
                 _reference(references, entry.card.task, "ppmo"),
                 _one_action(references, entry.card.env_id),
                 *cells,
