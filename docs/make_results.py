@@ -100,13 +100,13 @@ The two ± differ: the paper's is over 5 distillations, in RL over 5 agents; our
 on one dataset. Ours are drawn from the distribution over which the dataset was distilled: Λ, two hidden
 layers of 64, unless said otherwise; for more than one inner step Λ is one of several in that distribution.
 The minimum is that of the stochastic ones; where agents × episodes stand twice, the stochastic test had
-more. Where an entry went on from another, such as the task's `base`, env steps and wall-clock are those of its
-last run; its card's notes tell what came before.
+more. Where an entry went on from another, such as the task's `base`, env steps and wall-clock are those of
+its last run; its card's notes tell what came before.
 
 Our PPO is the same program with the whole network in the encoder, so that nothing is drawn afresh, with the
-recipe and the env steps of the distillation, of `base` where there is one; SB3's has the hyperparameters of its zoo (tuned for v3). Both
-are tested stochastically over 100 episodes; `docs/run_reference.py ppmo ENV` and `sb3 ENV` make them. For
-Ant, Hopper, Walker2d and InvertedDoublePendulum ours took `--set log_std_init=0
+recipe and the env steps of the distillation, of `base` where there is one; SB3's has the hyperparameters of
+its zoo (tuned for v3). Both are tested stochastically over 100 episodes; `docs/run_reference.py ppmo ENV`
+and `sb3 ENV` make them. For Ant, Hopper, Walker2d and InvertedDoublePendulum ours took `--set log_std_init=0
 log_std_learning_rate=lin_0.001_0.0001`; Reacher's is of an earlier recipe. The hyperparameters of each stand
 in its file in `docs/references/`."""
 
