@@ -138,6 +138,8 @@ class Recipe:
         if not isinstance(data.get("env_id"), str):
             raise RecipeError(f"{source}: env_id must name an environment.")
         settings = dict(data)
+        if settings.get("imitation") is None:
+            settings.pop("imitation", None)
         for name in ("env_kwargs", "ppmo", "evaluation", "imitation"):
             if not isinstance(settings.get(name, {}), dict):
                 raise RecipeError(f"{source}: {name} must be a mapping, but is {settings[name]!r}.")
@@ -168,7 +170,7 @@ class Recipe:
 
         Args:
             changes: Settings by name: the recipe's own, PPMO's, the evaluation plan's, or with their section
-                before them, as in ``imitation.n_updates``.
+                before them, as in ``imitation.n_updates``; ``imitation=None`` leaves it out.
 
         Raises:
             RecipeError: There is no such setting.
@@ -178,7 +180,7 @@ class Recipe:
             "imitation": [f.name for f in fields(ImitationPlan)],
             "evaluation": list(plain["evaluation"]),
             "ppmo": HYPERPARAMETERS,
-            "": [name for name in plain if name not in ("ppmo", "evaluation", "imitation")],
+            "": [name for name in (*plain, "imitation") if name not in ("ppmo", "evaluation")],
         }
         places = {f"{section}.{name}": (section, name) for section in known for name in known[section]}
         for section in ("evaluation", "ppmo", ""):  # those that need no section before them

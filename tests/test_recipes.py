@@ -54,6 +54,7 @@ def test_overrides_reach_every_section() -> None:
     assert both.imitation == ImitationPlan("mine", n_envs=3)
     assert (both.n_envs, both.ppmo["batch_size"]) == (8, 64)
     assert Recipe.from_dict(both.to_dict()) == both
+    assert both.override({"imitation": None}).imitation is None
 
 
 def test_schedules_and_numbers_are_read() -> None:
