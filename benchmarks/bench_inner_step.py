@@ -105,6 +105,30 @@ class MetaGradient:
         return torch.autograd.grad(loss, (self.x, self.y, self.log_inner_lr))
 
 
+class TailMetaGradient:
+    """The meta-gradient of the Nature CNN's dense layers, behind an encoder of three layers."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.fresh = ALPHA_A.sample(N_LEARNERS, (4, 84, 84), 6, generator, slice(3, None))
+        n_features = math.prod(self.fresh.stacks[0].layers[0].shapes[0][1:])
+        self.x, self.y = (torch.randn(4, size, generator=generator) for size in (n_features, 6))
+        self.features = torch.randn(N_LEARNERS, 32, n_features, generator=generator)
+
+    def all_layers(self) -> tuple[Tensor, ...]:
+        """Train both layers."""
+        return self._grad(1.0)
+
+    def last_layer(self) -> tuple[Tensor, ...]:
+        """Train the last one alone (``inner_lr_hidden=0``)."""
+        return self._grad(0.0)
+
+    def _grad(self, lr_hidden: float) -> tuple[Tensor, ...]:
+        inputs = [t.requires_grad_() for t in (self.x, self.y, self.features)]
+        trained, _ = inner_step(self.fresh, self.x, self.y, 1.0, lr_hidden=lr_hidden, create_graph=True)
+        return torch.autograd.grad(trained(self.features).square().mean(), inputs)
+
+
 def _mlp(params: list[Tensor], x: Tensor) -> Tensor:
     last = len(params) - 2
     for i in range(0, len(params), 2):
@@ -180,5 +204,9 @@ def measure() -> Report:
     ratio = autograd / written
     name = "meta-gradient, ten steps, mixed learners / autograd (speed-up)"
     rows.append(Row(name, f"{written:.1f} ms", f"{autograd:.1f} ms", ratio, "≥ 1", ratio >= 1))
+    tail = TailMetaGradient()
+    last, whole = (1000 * s for s in best_seconds(tail.last_layer, tail.all_layers, rounds=5))
+    name = "meta-gradient, dense layers of the Nature CNN, last alone / both"
+    rows.append(Row(name, f"{last:.1f} ms", f"{whole:.1f} ms", whole / last))
     notes = [] if entries else ["The zoo is empty: DistilledPolicy.from_zoo was not measured."]
     return Report(rows, notes)
