@@ -5,7 +5,8 @@ Reacher are taken out of the rows, those that it added to Ant's are 0 in them. `
 learners: where a first layer is narrower than the observations, each learner sees a projection of its own,
 and learners disagree; an orthogonal first layer that is at least as wide keeps all of them. Rows are scaled
 by the part of them that the narrow learners saw, so that wide learners do what narrow ones did on average.
-``--log-std -2`` lets agents explore less, or more, than the entry's.
+``--log-std -2`` lets agents explore less, or more, than the entry's. ``--inner-lr-hidden 0`` has learners
+train their last layer alone, which changes little where they were drawn with a small one, and costs less.
 
 The result has no scores; give it to ``python -m gym_taskdistill.train --warm-start``.
 """
@@ -70,26 +71,29 @@ def with_log_std(dataset: DistilledDataset, log_std: float) -> DistilledDataset:
 
 def start_from(dataset: DistilledDataset, env_id: str, width: int | None = None) -> DistilledDataset:
     """Return the dataset as the start of a run of another task, or with learners of another width."""
-    old_id = dataset.card.env_id
-    columns = COLUMNS.get((old_id, env_id), list(range(dataset.obs_shape[0])))
+    columns = COLUMNS.get((dataset.card.env_id, env_id))
     learners = learner_distribution(dataset.card.learners)
-    assert isinstance(learners, MLP) and isinstance(learners.width, int)
-    new_width = width or learners.width
-    wide = replace(learners, width=new_width)
-    factor = seen(learners.width, dataset.obs_shape[0]) / seen(new_width, len(columns))
-    env = Task(env_id).make_env()
+    changed: dict[str, Any] = {}
+    if width is not None or columns is not None:
+        assert isinstance(learners, MLP) and isinstance(learners.width, int)
+        columns = columns or list(range(dataset.obs_shape[0]))
+        wide = replace(learners, width=width or learners.width)
+        assert isinstance(wide.width, int)
+        changed = {name: pick(getattr(dataset, name), columns, new) for name, new in _NEW.items()}
+        changed["x"] *= seen(learners.width, dataset.obs_shape[0]) / seen(wide.width, len(columns))
+        learners = wide
+    env = Task(env_id, dataset.card.env_kwargs).make_env()
     card = Card(
         env_id=env_id,
+        env_kwargs=dataset.card.env_kwargs,
         observation_space=space_to_dict(env.observation_space),
         action_space=space_to_dict(env.action_space, bounds=True),
-        learners=wide.spec(),
+        learners=learners.spec(),
         seed=dataset.card.seed,
         num_timesteps=0,
         versions=dataset.card.versions,
     )
-    picked: dict[str, Any] = {name: pick(getattr(dataset, name), columns, new) for name, new in _NEW.items()}
-    picked["x"] *= factor
-    return dataset.replace(**picked, card=card)
+    return dataset.replace(**changed, card=card)
 
 
 def main() -> None:
@@ -102,11 +106,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, help="width of the learners' hidden layers")
     parser.add_argument("--log-std", type=float, help="log standard deviation of the agents' actions")
+    parser.add_argument(
+        "--inner-lr-hidden", type=float, help="factor on the inner learning rate in all layers but the last"
+    )
     args = parser.parse_args()
     file = Path(args.entry)
     dataset = DistilledDataset.load(file if file.suffix == ".safetensors" else zoo.find(args.entry).path)
     start = start_from(dataset, args.env_id, args.width)
-    (start if args.log_std is None else with_log_std(start, args.log_std)).save(args.out)
+    if args.log_std is not None:
+        start = with_log_std(start, args.log_std)
+    if args.inner_lr_hidden is not None:
+        start = start.replace(inner_lr_hidden=args.inner_lr_hidden)
+    start.save(args.out)
 
 
 if __name__ == "__main__":

@@ -77,10 +77,20 @@ def test_the_exploration_of_agents_can_be_set() -> None:
     assert torch.equal(quiet.x, start.x)
 
 
+def test_a_start_keeps_an_encoder() -> None:
+    entry = zoo.load("PongNoFrameskip-v4/level-3")
+    start = start_from.start_from(entry, entry.card.env_id)
+    assert start.encoder is not None and entry.encoder is not None
+    assert all(torch.equal(start.encoder[name], entry.encoder[name]) for name in entry.encoder)
+    assert start.card.observation_space == entry.card.observation_space
+    assert start.card.learners == entry.card.learners
+
+
 def test_writes_a_start_that_a_run_can_load(tmp_path: Path) -> None:
     out = tmp_path / "start.safetensors"
     command = [sys.executable, ROOT / "docs/start_from.py", "HumanoidStandup-v4", "HumanoidStandup-v5", out]
-    subprocess.run(command, check=True, cwd=ROOT)
+    subprocess.run([*command, "--inner-lr-hidden", "0"], check=True, cwd=ROOT)
     dataset = DistilledDataset.load(out)
     assert dataset.x.shape == (64, 348)
+    assert dataset.inner_lr_hidden == 0
     dataset.check_env(gym.make("HumanoidStandup-v5"))
