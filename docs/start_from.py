@@ -75,13 +75,13 @@ def start_from(dataset: DistilledDataset, env_id: str, width: int | None = None)
     learners = learner_distribution(dataset.card.learners)
     changed: dict[str, Any] = {}
     if width is not None or columns is not None:
-        assert isinstance(learners, MLP) and isinstance(learners.width, int)
+        if not isinstance(learners, MLP) or not isinstance(learners.width, int):
+            raise SystemExit(f"{learners} has no single width to change; leave --width out.")
         columns = columns or list(range(dataset.obs_shape[0]))
-        wide = replace(learners, width=width or learners.width)
-        assert isinstance(wide.width, int)
+        new_width = width or learners.width
         changed = {name: pick(getattr(dataset, name), columns, new) for name, new in _NEW.items()}
-        changed["x"] *= seen(learners.width, dataset.obs_shape[0]) / seen(wide.width, len(columns))
-        learners = wide
+        changed["x"] *= seen(learners.width, dataset.obs_shape[0]) / seen(new_width, len(columns))
+        learners = replace(learners, width=new_width)
     env = Task(env_id, dataset.card.env_kwargs).make_env()
     card = Card(
         env_id=env_id,
