@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from gym_taskdistill.distill import pixels
 from gym_taskdistill.distill.action_distributions import n_outputs
 from gym_taskdistill.distill.card import is_image, space_to_dict
 from gym_taskdistill.distill.dataset import DistilledDataset
@@ -22,10 +23,6 @@ from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Learners, Ne
 
 #: Parameters of the outer loop that have a learning rate of their own.
 PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "obs_scale", "encoder")
-
-
-#: Bounds of standardised pixels: on their magnitude, and from below on the deviation, in units of 255.
-PIXEL_CLIP, MIN_PIXEL_STD = 5.0, 0.02
 
 
 class DistillationPolicy(BasePolicy):
@@ -322,9 +319,9 @@ class DistillationPolicy(BasePolicy):
         """
         if not self.is_image:
             return obs
-        if self.pixel_mean is None or self.pixel_std is None:
-            return obs / 255.0
-        return ((obs / 255.0 - self.pixel_mean) / self.pixel_std).clamp(-PIXEL_CLIP, PIXEL_CLIP)
+        # Learners, whose layers begin at the trunk's end, are not computed in bfloat16.
+        dtype = torch.bfloat16 if self.mixed_precision and self.trunk else torch.float32
+        return pixels.standardise(obs, self.pixel_mean, self.pixel_std, dtype)
 
     def freeze_pixels(self, images: Tensor) -> None:
         """Standardise every pixel from now on by its mean and standard deviation over some images.
@@ -334,9 +331,9 @@ class DistillationPolicy(BasePolicy):
         Args:
             images: Bytes, ``(n, *obs_shape)``.
         """
-        scaled = images.to(self.x.device) / 255.0
-        self.register_buffer("pixel_mean", scaled.mean(0))
-        self.register_buffer("pixel_std", scaled.std(0).clamp_min(MIN_PIXEL_STD))
+        mean, std = pixels.measure(images.to(self.x.device))
+        self.register_buffer("pixel_mean", mean)
+        self.register_buffer("pixel_std", std)
 
     def features(self, obs: Tensor) -> Tensor:
         """Scale preprocessed observations ``(M, b, *obs_shape)``, and run the encoder's trunk over them."""

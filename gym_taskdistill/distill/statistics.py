@@ -8,9 +8,9 @@ import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gym_taskdistill.distill import distributed
+from gym_taskdistill.distill import distributed, pixels
 from gym_taskdistill.distill.dataset import DistilledDataset
-from gym_taskdistill.distill.policy import PIXEL_CLIP, DistillationPolicy
+from gym_taskdistill.distill.policy import DistillationPolicy
 
 #: A dataset's statistics count as seen this often, for its rows are meant for them and they should not drift.
 FROZEN_COUNT = 1e6
@@ -41,7 +41,7 @@ def freeze_pixels(policy: DistillationPolicy) -> dict[str, Any]:
     """Return the fields of a dataset that freeze a policy's pixel statistics, if it has any."""
     if policy.pixel_mean is None or policy.pixel_std is None:
         return {}
-    return {"obs_mean": policy.pixel_mean, "obs_var": policy.pixel_std.square(), "clip_obs": PIXEL_CLIP}
+    return {"obs_mean": policy.pixel_mean, "obs_var": policy.pixel_std.square(), "clip_obs": pixels.CLIP}
 
 
 def thaw_pixels(dataset: DistilledDataset, policy: DistillationPolicy) -> None:

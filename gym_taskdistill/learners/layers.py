@@ -18,6 +18,9 @@ from gym_taskdistill.learners.activations import activate_
 #: Activations a layer may end with, each with its module for export.
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
+#: Numbers of so many bytes, to move several small ones at once.
+_WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
+
 
 class Layer(Protocol):
     """One layer of an architecture: the unit in which an encoder is rolled back (paper, section 5.1)."""
@@ -126,6 +129,10 @@ class Conv2d:
         """Apply M stacked convolutions to ``x``, ``(M, b, C, H, W)``; returns ``(M, b, *out_shape)``."""
         weight, bias = params
         n = weight.shape[0]
+        if n == 1:
+            out = self._forward_blocks(weight[0], bias[0], x[0])
+            if out is not None:
+                return activate_(out, self.activation).unsqueeze(0)
         shared = n == 1 or x.stride(0) == 0
         # Learners become channels: side by side on images that all of them share, else in groups.
         images = x[0] if shared else x.transpose(0, 1).flatten(1, 2)
@@ -133,6 +140,35 @@ class Conv2d:
             images, weight.flatten(0, 1), bias.flatten(), stride=self.stride, groups=1 if shared else n
         )
         return activate_(out, self.activation).unflatten(1, (n, -1)).transpose(0, 1)
+
+    def _forward_blocks(self, weight: Tensor, bias: Tensor, images: Tensor) -> Tensor | None:
+        """Convolve blocks of stride x stride pixels as if each were one pixel of many channels.
+
+        That is the same convolution. Few channels are what a CPU's kernels are slow at, above all at the
+        gradient of the weights, and a first layer has few.
+
+        Returns:
+            The outputs, or ``None`` where the images cannot be cut so or are to be differentiated.
+        """
+        s = self.stride
+        word = _WORDS.get(images.element_size() * s)
+        sides = (*self.in_shape[1:], self.kernel_size)
+        if s == 1 or any(side % s for side in sides) or images.requires_grad or word is None:
+            return None
+        images = images.contiguous()
+        if images.device.type != "cpu" or images.storage_offset() % s:
+            return None
+        channels, height, width = self.in_shape
+        # A block's row is moved as one word.
+        rows = images.view(word).view(-1, channels, height // s, s, width // s)
+        blocks = rows.permute(0, 2, 4, 1, 3).contiguous().flatten(3).view(images.dtype).permute(0, 3, 1, 2)
+        q = self.kernel_size // s
+        kernels = (
+            weight.view(-1, channels, q, s, q, s)
+            .permute(0, 1, 3, 5, 2, 4)
+            .reshape(-1, channels * s * s, q, q)
+        )
+        return torch.conv2d(blocks, kernels, bias)
 
     def module(self, params: tuple[Tensor, ...]) -> nn.Module:
         """Export one learner's layer (unstacked ``params``) as a plain torch module."""

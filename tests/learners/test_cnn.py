@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import ALPHA_A, CNN, Learners, LearnerStack, learner_distribution
+from gym_taskdistill.learners.layers import Conv2d
 
 SHAPE, OUTPUTS = (4, 84, 84), 6
 #: A small family of the same make, for what need not be large.
@@ -39,6 +42,33 @@ def test_a_stack_computes_what_its_modules_do(shared: bool, n_learners: int) -> 
     x = torch.randn(1 if shared else n_learners, 7, 2, 12, 10, generator=generator(2))
     expected = [learners.module(i)(x[0 if shared else i]) for i in range(n_learners)]
     torch.testing.assert_close(learners(x), torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("in_shape", "kernel_size", "stride"),
+    [((4, 84, 84), 8, 4), ((3, 12, 8), 2, 2), ((2, 9, 9), 3, 3), ((2, 10, 12), 4, 4), ((2, 8, 8), 6, 4)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_convolution_by_blocks_is_the_convolution(
+    in_shape: tuple[int, ...], kernel_size: int, stride: int, dtype: torch.dtype
+) -> None:
+    layer = Conv2d(in_shape, 5, kernel_size, stride)
+    draw = generator()
+    params = [torch.randn(1, *shape, generator=draw).to(dtype).requires_grad_() for shape in layer.shapes]
+    # Bounds of memory that no word begins at, and images in another order than memory's.
+    flat = torch.randn(3 * 6 * 120 * 90, generator=draw).to(dtype)
+    n = math.prod(in_shape)
+    aligned, odd = (flat[start : start + 6 * n].view(6, *in_shape) for start in (0, 1))
+    for images in (aligned, odd, aligned[::2], aligned.mT.contiguous().mT):
+        out = layer.forward((params[0], params[1]), images.unsqueeze(0))
+        expected = torch.conv2d(images, params[0][0], params[1][0], stride=stride).unsqueeze(0)
+        cotangent = torch.randn(out.shape, generator=draw).to(dtype)
+        grads = torch.autograd.grad(out, params, cotangent)
+        expected_grads = torch.autograd.grad(expected, params, cotangent)
+        tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+        for ours, theirs in zip((out, *grads), (expected, *expected_grads), strict=True):
+            scale = theirs.abs().max()
+            torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("cut", range(5))
