@@ -300,6 +300,8 @@ def imitate(
     n_updates: int,
     batch_size: int = 256,
     progress: Progress | None = None,
+    *,
+    temperature: float = 1.0,
 ) -> float:
     """Distil a recording: fresh learners, trained on the dataset, should act as the expert does.
 
@@ -315,13 +317,21 @@ def imitate(
         n_updates: Number of updates.
         batch_size: Observations in an update over all learners.
         progress: Called every 100 updates.
+        temperature: Divides the expert's logits, > 0: below 1 learners become surer than it is,
+            above 1 they explore more (Hinton et al. 2015). Means of continuous actions have none.
 
     Returns:
         Mean loss over the last 100 updates.
 
     Raises:
-        TaskDistillError: The batch cannot be shared out evenly to the learners.
+        TaskDistillError: The batch cannot be shared out evenly to the learners, or the temperature does not
+            fit the actions.
     """
+    if not temperature > 0 or (temperature != 1 and not isinstance(model.action_space, spaces.Discrete)):
+        raise TaskDistillError(
+            f"temperature must be > 0, and 1 for continuous actions, but is {temperature!r} for "
+            f"{model.action_space}."
+        )
     if batch_size % model.n_learners:
         raise TaskDistillError(
             f"batch_size={batch_size} must be a multiple of n_learners={model.n_learners}."
@@ -343,7 +353,7 @@ def imitate(
         obs = recording.observations[indices.cpu().numpy()]
         if normalizer is not None:
             obs = normalizer.normalize_obs(obs)
-        targets = torch.as_tensor(recording.targets[indices.cpu().numpy()], device=model.device)
+        targets = torch.as_tensor(recording.targets[indices.cpu().numpy()], device=model.device) / temperature
         loss = _loss(model, obs, targets)
         model.optimizer.zero_grad()
         loss.backward()

@@ -231,7 +231,14 @@ class Run:
                     model.logger.record("imitation/loss", loss)
                     model.logger.dump(before + update)
 
-                imitate(model, Recording.join(recordings), plan.n_updates, plan.batch_size, report)
+                imitate(
+                    model,
+                    Recording.join(recordings),
+                    plan.n_updates,
+                    plan.batch_size,
+                    temperature=plan.temperature,
+                    progress=report,
+                )
         env.close()
 
     def _finish(self, name: str, dataset: DistilledDataset, model: PPMO) -> DistilledDataset:

@@ -21,6 +21,7 @@ from gym_taskdistill.imitation import (
     as_expert,
     imitate,
     load_expert,
+    one_action,
     record,
     recording_env,
 )
@@ -201,6 +202,26 @@ def test_how_far_beyond_the_box_an_expert_aims_changes_nothing() -> None:
         rows.append(model.dataset().x)
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
+
+
+def test_temperature_makes_learners_surer_than_the_expert_is() -> None:
+    env = cart_pole(16)
+    expert = one_action(1, CART_POLE.action_space)
+    recording = record(expert, env, 320)
+    entropies = []
+    for temperature in (2.0, 1.0, 0.5):
+        model = PPMO("alpha_c", env, k=4, n_learners=4, learning_rate=3e-2, seed=0, device="cpu")
+        imitate(model, recording, 300, 64, temperature=temperature)
+        obs = torch.as_tensor(recording.observations).expand(4, -1, -1)
+        distribution = model.policy.train_learners(create_graph=False).act(obs)
+        entropies.append(distribution.entropy().mean().item())
+    assert entropies[0] > 2 * entropies[1] > 4 * entropies[2]
+    with pytest.raises(TaskDistillError, match=r"temperature must be > 0, .* but is 0"):
+        imitate(model, recording, 1, 64, temperature=0)
+    pendulum = Task("Pendulum-v1").make_vec_env(4)
+    model = PPMO("alpha_c", pendulum, k=8, batch_size=64, seed=0, device="cpu")
+    with pytest.raises(TaskDistillError, match="temperature must be .* 1 for continuous actions"):
+        imitate(model, Recording(observations(64, 3), observations(64, 1)), 1, 64, temperature=0.5)
 
 
 def test_imitation_is_reproducible(zoo_policy: DistilledPolicy) -> None:
