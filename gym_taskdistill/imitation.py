@@ -301,11 +301,12 @@ def imitate(
     batch_size: int = 256,
     progress: Progress | None = None,
     *,
+    draw_every: int = 1,
     temperature: float = 1.0,
 ) -> float:
     """Distil a recording: fresh learners, trained on the dataset, should act as the expert does.
 
-    Each update draws M fresh learners, trains them on the current rows and takes one step down the
+    Each update trains M fresh learners on the current rows and takes one step down the
     cross-entropy between the expert's actions and theirs (discrete), or the squared error of their means
     within the box (continuous, see `clipped_error`; the log standard deviation is left alone). Dataset, inner
     learning rate and encoder learn, with the optimiser and the learning rates that PPMO starts with; the
@@ -317,6 +318,8 @@ def imitate(
         n_updates: Number of updates.
         batch_size: Observations in an update over all learners.
         progress: Called every 100 updates.
+        draw_every: Updates for which learners are kept before others are drawn. To draw a learner's layer of
+            millions of weights takes longer than an update.
         temperature: Divides the expert's logits, > 0: below 1 learners become surer than it is,
             above 1 they explore more (Hinton et al. 2015). Means of continuous actions have none.
 
@@ -324,9 +327,11 @@ def imitate(
         Mean loss over the last 100 updates.
 
     Raises:
-        TaskDistillError: The batch cannot be shared out evenly to the learners, or the temperature does not
-            fit the actions.
+        TaskDistillError: The batch cannot be shared out evenly to the learners, draw_every is no number of
+            updates, or the temperature does not fit the actions.
     """
+    if not isinstance(draw_every, int) or draw_every < 1:
+        raise TaskDistillError(f"draw_every must be an integer >= 1, but is {draw_every!r}.")
     if not temperature > 0 or (temperature != 1 and not isinstance(model.action_space, spaces.Discrete)):
         raise TaskDistillError(
             f"temperature must be > 0, and 1 for continuous actions, but is {temperature!r} for "
@@ -354,6 +359,8 @@ def imitate(
         if normalizer is not None:
             obs = normalizer.normalize_obs(obs)
         targets = torch.as_tensor(recording.targets[indices.cpu().numpy()], device=model.device) / temperature
+        if (update - 1) % draw_every == 0:
+            model.policy.sample_learners(model.generator)
         loss = _loss(model, obs, targets)
         model.optimizer.zero_grad()
         loss.backward()
@@ -368,7 +375,6 @@ def imitate(
 
 def _loss(model: PPMO, obs: np.ndarray, targets: Tensor) -> Tensor:
     policy = model.policy
-    policy.sample_learners(model.generator)
     features = policy.features(policy.preprocess(model.to_tensor(obs)))
     distribution = policy.train_learners(create_graph=True).act(features, policy.trunk)
     if isinstance(distribution, Categorical):

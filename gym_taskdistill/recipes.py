@@ -62,6 +62,7 @@ class ImitationPlan:
         n_updates: Updates after each recording, on all recordings so far.
         batch_size: Observations in an update.
         noise: Fraction of random actions in the recordings.
+        draw_every: Updates for which learners are kept before others are drawn.
         temperature: Divides the expert's logits (discrete actions): below 1 learners become surer than it is.
     """
 
@@ -72,6 +73,7 @@ class ImitationPlan:
     n_updates: int = 2_000
     batch_size: int = 256
     noise: float = 0.1
+    draw_every: int = 1
     temperature: float = 1.0
 
 

@@ -236,6 +236,7 @@ class Run:
                     Recording.join(recordings),
                     plan.n_updates,
                     plan.batch_size,
+                    draw_every=plan.draw_every,
                     temperature=plan.temperature,
                     progress=report,
                 )

@@ -224,6 +224,21 @@ def test_temperature_makes_learners_surer_than_the_expert_is() -> None:
         imitate(model, Recording(observations(64, 3), observations(64, 1)), 1, 64, temperature=0.5)
 
 
+def test_learners_are_drawn_as_often_as_asked(
+    zoo_policy: DistilledPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = cart_pole()
+    recording = record(as_expert(zoo_policy), env, 200)
+    model = PPMO("alpha_c", env, batch_size=64, seed=1, device="cpu")
+    draws = []
+    sample = model.policy.sample_learners
+    monkeypatch.setattr(model.policy, "sample_learners", lambda g: (draws.append(1), sample(g)))
+    imitate(model, recording, 7, 64, draw_every=3)
+    assert len(draws) == 3
+    with pytest.raises(TaskDistillError, match="draw_every must be an integer >= 1, but is 0"):
+        imitate(model, recording, 1, 64, draw_every=0)
+
+
 def test_imitation_is_reproducible(zoo_policy: DistilledPolicy) -> None:
     env = cart_pole()
     recording = record(as_expert(zoo_policy), env, 200)
