@@ -108,8 +108,9 @@ recipe and the env steps of the distillation, of `base` where there is one; SB3'
 its zoo (tuned for v3). Both are tested stochastically over 100 episodes; `docs/run_reference.py ppmo ENV`
 and `sb3 ENV` make them. For Ant, Hopper, Walker2d and InvertedDoublePendulum ours took `--set log_std_init=0
 log_std_learning_rate=lin_0.001_0.0001`; Reacher's is of an earlier recipe. The hyperparameters of each stand
-in its file in `docs/references/`. With more noise at the start and 10 million steps ours scores 9918 ± 1401 on
-HalfCheetah-v4 (`--total-timesteps 10000000 --set log_std_init=-1`), and taught what `few-steps` went on from."""
+in its file in `docs/references/`. With more noise at the start and 10 million steps ours scores 9918 ± 1401
+on HalfCheetah-v4 (`--total-timesteps 10000000 --set log_std_init=-1`), and taught `few-steps` what it went
+on from."""
 
 ATARI_TEXT = """\
 ## Atari: Table 2 side by side
