@@ -105,7 +105,8 @@ its last run; its card's notes tell what came before.
 
 Our PPO is the same program with the whole network in the encoder, so that nothing is drawn afresh, with the
 recipe and the env steps of the distillation, of `base` where there is one; SB3's has the hyperparameters of
-its zoo (tuned for v3), Humanoid's over 1 of its 10 million steps. Both are tested stochastically over 100 episodes; `docs/run_reference.py ppmo ENV`
+its zoo (tuned for v3), Humanoid's over 1 of its 10 million steps. Both are tested stochastically over 100
+episodes; `docs/run_reference.py ppmo ENV`
 and `sb3 ENV` make them. For Ant, Hopper, Walker2d and InvertedDoublePendulum ours took `--set log_std_init=0
 log_std_learning_rate=lin_0.001_0.0001`; Reacher's is of an earlier recipe. The hyperparameters of each stand
 in its file in `docs/references/`. With more noise at the start and 10 million steps ours scores 9918 ± 1401
