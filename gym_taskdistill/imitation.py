@@ -308,7 +308,8 @@ def imitate(
 
     Each update trains M fresh learners on the current rows and takes one step down the
     cross-entropy between the expert's actions and theirs (discrete), or the squared error of their means
-    within the box (continuous, see `clipped_error`; the log standard deviation is left alone). Dataset, inner
+    within the box (continuous, see `clipped_error`; the log standard deviation is left alone), in units of
+    the variance of the expert's: 1 is what learners miss that always do the same. Dataset, inner
     learning rate and encoder learn, with the optimiser and the learning rates that PPMO starts with; the
     critic does not.
 
@@ -347,6 +348,7 @@ def imitate(
     for group in model.optimizer.param_groups:
         group["lr"] = model.schedules[group["name"]](1.0)
     params = [p for group in model.optimizer.param_groups for p in group["params"]]
+    variance = _variance(model.action_space, recording.targets)
     losses: list[Tensor] = []
     for update in range(1, n_updates + 1):
         indices = torch.randint(
@@ -361,7 +363,7 @@ def imitate(
         targets = torch.as_tensor(recording.targets[indices.cpu().numpy()], device=model.device) / temperature
         if (update - 1) % draw_every == 0:
             model.policy.sample_learners(model.generator)
-        loss = _loss(model, obs, targets)
+        loss = _loss(model, obs, targets) / variance
         model.optimizer.zero_grad()
         loss.backward()
         distributed.average_gradients(params)
@@ -371,6 +373,17 @@ def imitate(
         if progress is not None and update % 100 == 0:
             progress(update, float(torch.stack(losses).mean()))
     return float(torch.stack(losses).mean()) if losses else float("nan")
+
+
+def _variance(space: spaces.Space[Any], targets: np.ndarray) -> float:
+    """Return the mean variance of continuous actions, within their box; else 1.
+
+    Without it the rows of a task with small actions would have gradients so small that Adam's ε stifles them.
+    """
+    if not isinstance(space, spaces.Box):
+        return 1.0
+    variance = float(np.clip(targets, space.low, space.high).var(axis=0).mean())
+    return variance or 1.0  # an expert that always does the same
 
 
 def _loss(model: PPMO, obs: np.ndarray, targets: Tensor) -> Tensor:

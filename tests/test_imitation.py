@@ -191,6 +191,20 @@ def test_imitation_teaches_continuous_actions_and_feeds_the_statistics() -> None
     np.testing.assert_allclose(dataset.obs_mean, recording.observations.mean(0), atol=0.05)
 
 
+@pytest.mark.parametrize("size", [0.1, 0.0001])
+def test_what_is_missed_is_a_part_of_the_actions_variance(size: float) -> None:
+    env = VecNormalize(Task("Pendulum-v1").make_vec_env(4, seed=0))
+    recording = record(lambda obs: -size * obs[:, 2:], env.venv, 2_000, noise=0.5)
+    learners = {"family": "mlp", "last_gain": 0.1 * size}
+    model = PPMO(learners, env, k=16, batch_size=64, y_std=size, seed=0, device="cpu")
+    missed = imitate(model, recording, 500, 64)
+    obs = torch.as_tensor(env.normalize_obs(recording.observations)).expand(4, -1, -1)
+    means = model.policy.train_learners(create_graph=False).act(obs).mean
+    residual = (means - torch.as_tensor(recording.targets)).square().mean() / recording.targets.var()
+    assert residual < 0.15
+    assert missed == pytest.approx(residual.item(), rel=0.5)
+
+
 def test_how_far_beyond_the_box_an_expert_aims_changes_nothing() -> None:
     env = Task("Pendulum-v1").make_vec_env(4, seed=0)  # actions from -2 to 2
     obs = observations(400, 3)
