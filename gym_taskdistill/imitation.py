@@ -376,14 +376,15 @@ def imitate(
 
 
 def _variance(space: spaces.Space[Any], targets: np.ndarray) -> float:
-    """Return the mean variance of continuous actions, within their box; else 1.
+    """Return the mean variance of continuous actions within their box; 1 if they are discrete or constant.
 
     Without it the rows of a task with small actions would have gradients so small that Adam's ε stifles them.
     """
     if not isinstance(space, spaces.Box):
         return 1.0
-    variance = float(np.clip(targets, space.low, space.high).var(axis=0).mean())
-    return variance or 1.0  # an expert that always does the same
+    clipped = np.clip(targets, space.low, space.high)
+    # Rounding gives even actions that are always the same a variance, a meaningless one.
+    return 1.0 if (clipped == clipped[0]).all() else float(clipped.var(axis=0).mean())
 
 
 def _loss(model: PPMO, obs: np.ndarray, targets: Tensor) -> Tensor:

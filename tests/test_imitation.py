@@ -205,6 +205,13 @@ def test_what_is_missed_is_a_part_of_the_actions_variance(size: float) -> None:
     assert missed == pytest.approx(residual.item(), rel=0.5)
 
 
+def test_an_expert_that_always_does_the_same_is_missed_in_plain_units() -> None:
+    env = Task("Pendulum-v1").make_vec_env(4, seed=0)
+    recording = Recording(observations(400, 3), np.full((400, 1), 0.3, dtype=np.float32))
+    model = PPMO("alpha_c", env, k=8, batch_size=64, y_std=0, seed=0, device="cpu")
+    assert imitate(model, recording, 1, 64) == pytest.approx(0.3**2, rel=0.2)
+
+
 def test_how_far_beyond_the_box_an_expert_aims_changes_nothing() -> None:
     env = Task("Pendulum-v1").make_vec_env(4, seed=0)  # actions from -2 to 2
     obs = observations(400, 3)
