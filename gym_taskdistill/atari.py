@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 
 #: What an agent may see of a game.
-OBS_TYPES = ("pixels", "ram")
+OBS_TYPES = ("pixels", "ram", "bits")
 
 #: Emulator frames in one step of an agent.
 FRAME_SKIP = 4
@@ -101,7 +101,8 @@ def checked_obs_type(obs_type: Any) -> str:
     """
     if obs_type not in OBS_TYPES:
         hint = did_you_mean(str(obs_type), OBS_TYPES)
-        raise TaskDistillError(f'There is no obs_type "{obs_type}"; use pixels or ram.{hint}')
+        known = f"{', '.join(OBS_TYPES[:-1])} or {OBS_TYPES[-1]}"
+        raise TaskDistillError(f'There is no obs_type "{obs_type}"; use {known}.{hint}')
     return str(obs_type)
 
 

@@ -183,7 +183,7 @@ View = Callable[[VecEnv, np.ndarray], np.ndarray]
 def recording_env(task: Task, n_envs: int, expert_task: Task | None = None) -> tuple[VecEnv, View | None]:
     """Make the envs of a recording, and the expert's view where it sees something other than the task shows.
 
-    An expert that plays an Atari game by its RAM can teach to play it by its pixels.
+    An expert that plays an Atari game by its RAM, or its bits, can teach to play it by its pixels.
 
     Args:
         task: What is distilled.
@@ -195,14 +195,22 @@ def recording_env(task: Task, n_envs: int, expert_task: Task | None = None) -> t
     """
     if expert_task is None or expert_task == task:
         return task.make_vec_env(n_envs), None
-    is_ram = expert_task.env_kwargs.get("obs_type") == "ram"
-    if expert_task.spec.id != task.spec.id or not is_ram:
+    view = _VIEWS.get(expert_task.env_kwargs.get("obs_type", "pixels"))
+    if expert_task.spec.id != task.spec.id or view is None:
         raise TaskDistillError(f"An expert of {expert_task} cannot play {task}.")
-    return make_vec_env(task.make_env, n_envs=n_envs), _rams
+    return make_vec_env(task.make_env, n_envs=n_envs), view
 
 
 def _rams(env: VecEnv, observations: np.ndarray) -> np.ndarray:
     return np.stack([ale.getRAM() for ale in env.get_attr("ale")])
+
+
+def _bits(env: VecEnv, observations: np.ndarray) -> np.ndarray:
+    return np.unpackbits(_rams(env, observations), axis=1)
+
+
+#: What experts of an Atari game see in any env of that game, by their task's obs_type.
+_VIEWS: dict[str, View] = {"ram": _rams, "bits": _bits}
 
 
 @dataclass(frozen=True)

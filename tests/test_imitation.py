@@ -153,6 +153,12 @@ def test_an_expert_of_a_games_ram_teaches_its_pixels() -> None:
     recording = record(expert, env, 60, view=view, seed=0)
     assert recording.observations.shape == (60, 4, 84, 84) and recording.observations.dtype == np.uint8
     rams = np.stack(seen)
+    _, view = recording_env(Task("PongNoFrameskip-v4"), 2, Task("PongNoFrameskip-v4", {"obs_type": "bits"}))
+    assert view is not None
+    np.testing.assert_array_equal(
+        np.packbits(view(env, recording.observations[-2:]), axis=1),
+        np.stack([ale.getRAM() for ale in env.get_attr("ale")]),
+    )
     assert rams.shape == (30, 2, 128) and rams.dtype == np.uint8
     assert (rams[0] != rams[-1]).any(axis=1).all()
     assert (recording.targets.reshape(30, 2, 6).argmax(-1) == [2, 3]).all()

@@ -30,6 +30,7 @@ PONG, PONG_RAM = Task("PongNoFrameskip-v4"), Task("PongNoFrameskip-v4", {"obs_ty
         (Task("Pendulum-v1", {"g": 5.0}), (3,), spaces.Box(-2, 2, (1,))),
         (PONG, (4, 84, 84), spaces.Discrete(6)),
         (PONG_RAM, (128,), spaces.Discrete(6)),
+        (Task("PongNoFrameskip-v4", {"obs_type": "bits"}), (1024,), spaces.Discrete(6)),
         (Task("ale_py:ALE/Pong-v5", {"full_action_space": True}), (4, 84, 84), spaces.Discrete(18)),
     ],
     ids=str,
@@ -181,7 +182,7 @@ def test_an_unknown_argument_is_refused(task: Task) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"obs_type": "rgb"}, 'There is no obs_type "rgb"; use pixels or ram'),
+        ({"obs_type": "rgb"}, 'There is no obs_type "rgb"; use pixels, ram or bits'),
         ({"frameskip": 1}, 'PongNoFrameskip-v4 has no argument "frameskip"; known are obs_type'),
         ({"obs_type": "ram", "noop_max": "many"}, "noop_max of PongNoFrameskip-v4 must be a whole number"),
     ],

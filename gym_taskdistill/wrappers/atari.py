@@ -79,6 +79,30 @@ class AtariEpisode(gym.Wrapper[np.ndarray, int, np.ndarray, int], gym.utils.Reco
         return obs, reward, terminated, is_late and not terminated, info
 
 
+class RAMBits(gym.ObservationWrapper[np.ndarray, int, np.ndarray], gym.utils.RecordConstructorArgs):
+    """Show the bits of a console's bytes, the highest first, each an observation of its own.
+
+    Games keep flags and small pictures in single bits, such as which invaders are left, which no layer of
+    a network reads out of a byte's number.
+
+    Args:
+        env: An env that shows bytes, shape ``(n,)``; its observations become uint8 of 0 and 1, ``(8 n,)``.
+
+    >>> RAMBits(make_atari_env("PongNoFrameskip-v4", obs_type="ram")).observation_space
+    Box(0, 1, (1024,), uint8)
+    """
+
+    def __init__(self, env: gym.Env[np.ndarray, int]) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
+        assert env.observation_space.shape is not None
+        self.observation_space = gym.spaces.Box(0, 1, (8 * env.observation_space.shape[0],), np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Return the bits of the bytes."""
+        return np.unpackbits(observation)
+
+
 def make_atari_env(
     env_id: str,
     obs_type: str = "pixels",
@@ -96,7 +120,7 @@ def make_atari_env(
             The frame skip of the id is replaced by ours.
         obs_type: ``"pixels"``: the maximum of the last two frames, grey, 84x84, and four of those, the newest
             last, zeros before the first: uint8, shape ``(4, 84, 84)``. ``"ram"``: the console's 128 bytes:
-            uint8, shape ``(128,)``.
+            uint8, shape ``(128,)``. ``"bits"``: these bytes' bits, see `RAMBits`: uint8, shape ``(1024,)``.
         render_mode: ``"human"``, ``"rgb_array"`` or nothing.
         **kwargs: ``repeat_action_probability``, ``full_action_space``, ``max_num_frames_per_episode``, and
             ``noop_max`` (30), in place of those above.
@@ -113,13 +137,13 @@ def make_atari_env(
     from ale_py.env import AtariEnv
 
     spec = atari_spec(env_id)
-    is_ram = checked_obs_type(obs_type) == "ram"
+    shows_memory = checked_obs_type(obs_type) != "pixels"
     arguments = game_arguments(spec, kwargs)
     noop_max, max_frames = arguments.pop("noop_max"), arguments.pop("max_num_frames_per_episode")
     with rom_errors(spec):
         game = AtariEnv(
-            obs_type="ram" if is_ram else "grayscale",
-            frameskip=FRAME_SKIP if is_ram else 1,
+            obs_type="ram" if shows_memory else "grayscale",
+            frameskip=FRAME_SKIP if shows_memory else 1,
             render_mode=render_mode,
             **arguments,
         )
@@ -130,8 +154,8 @@ def make_atari_env(
     if render_mode is not None:
         game.spec.kwargs["render_mode"] = render_mode
     env = AtariEpisode(game, noop_max, max_frames)
-    if is_ram:
-        return env
+    if shows_memory:
+        return RAMBits(env) if obs_type == "bits" else env
     try:
         grey = AtariPreprocessing(env, noop_max=0, frame_skip=FRAME_SKIP)
     except gym.error.DependencyNotInstalled:

@@ -49,6 +49,17 @@ def test_the_ram_is_the_emulators() -> None:
     assert info["lives"] == 0
 
 
+def test_bits_are_those_of_the_ram() -> None:
+    bits, ram = (make_atari_env("SpaceInvadersNoFrameskip-v4", obs_type=kind) for kind in ("bits", "ram"))
+    assert bits.observation_space == gym.spaces.Box(0, 1, (1024,), np.uint8)
+    pairs = [(bits.reset(seed=3)[0], ram.reset(seed=3)[0])]
+    pairs += [(bits.step(action)[0], ram.step(action)[0]) for action in (1, 2, 3, 4)]
+    for seen, memory in pairs:
+        assert bits.observation_space.contains(seen)
+        np.testing.assert_array_equal(np.packbits(seen), memory)
+    assert gym.make(bits.spec).observation_space == bits.observation_space
+
+
 def test_noops_follow_fire() -> None:
     obs, info = make_atari_env("BreakoutNoFrameskip-v4", obs_type="ram").reset(seed=0)
     noops = info["episode_frame_number"] - 1
@@ -163,7 +174,11 @@ def test_pixels_of_a_single_env_need_opencv(monkeypatch: pytest.MonkeyPatch) -> 
         ("PangNoFrameskip-v4", {}, r'no env "PangNoFrameskip-v4".*Did you mean "PongNoFrameskip-v4"\?'),
         ("CartPole-v1", {}, "CartPole-v1 is not an Atari game"),
         ("Pong-v4", {}, 'Pong-v4 skips a random number.*"PongNoFrameskip-v4" or "ALE/Pong-v5"'),
-        ("ALE/Pong-v5", {"obs_type": "rma"}, r'no obs_type "rma"; use pixels or ram\. Did you mean "ram"\?'),
+        (
+            "ALE/Pong-v5",
+            {"obs_type": "rma"},
+            r'no obs_type "rma"; use pixels, ram or bits\. Did you mean "ram"\?',
+        ),
         ("ALE/Pong-v5", {"frameskip": 1}, 'ALE/Pong-v5 has no argument "frameskip"; known are obs_type, '),
         ("ALE/Pong-v5", {"noop_mx": 1}, r'Did you mean "noop_max"\?'),
         ("ALE/Pong-v5", {"noop_max": -1}, "noop_max of ALE/Pong-v5 must be a whole.*, at least 0, not -1"),
