@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,19 @@ N_COLUMNS = 20
 N_TIMED = 21
 
 
-def train_ppmo(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
-    """Train direct-task PPO by this library's program and return its result; its run goes to ``out``."""
-    learners = learner_distribution(recipe.ppmo["learners"])
+def direct_task(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of direct-task PPO, with some settings of one's own."""
+    learners = learner_distribution(settings.get("learners", recipe.ppmo["learners"]))
     n_layers = len(learners.layers(recipe.task.observation_space.shape or (), 1))
     # Nothing is drawn afresh, so that one agent is all there is to test.
     changes: dict[str, Any] = {"encoder_layers": n_layers, "n_agents": 1, "n_episodes": 16}
     changes["encoder_learning_rate"] = "lin_0.001_0.0001"  # the rows' would be far too high for weights
     changes["obs_scale_init"] = None
-    recipe = recipe.override(changes)
+    return recipe.override({**changes, **settings})
+
+
+def train_ppmo(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
+    """Train direct-task PPO by this library's program and return its result; its run goes to ``out``."""
     dataset = Run.create(recipe, seed, out, f"{recipe.task},ppmo").execute()
     score = evaluate(dataset, 1, N_EPISODES, seed=SCORE_SEED + seed)
     return {
@@ -151,8 +155,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), args.env_id)
     if args.total_timesteps is not None:
         recipe = recipe.override({"total_timesteps": args.total_timesteps})
-    recipe = recipe.override(key_values(args.set, "--set"))
+    settings = key_values(args.set, "--set")
     if args.algorithm == "ppmo":
+        recipe = direct_task(recipe, settings)
         with tempfile.TemporaryDirectory() as folder:
             measured = train_ppmo(recipe, args.seed, args.out or Path(folder))
     elif args.algorithm == "sb3":

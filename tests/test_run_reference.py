@@ -25,9 +25,11 @@ def measure(folder: Path, monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[s
 def test_direct_task_ppo_learns_and_keeps_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     references, out = tmp_path / "references", tmp_path / "runs"
     references.mkdir()
-    settings = ("--total-timesteps", "61440", "--out", str(out), "--set", "eval_freq=61440", "gamma=0.98")
+    changes = ("eval_freq=61440", "gamma=0.98", "encoder_learning_rate=0.0009")
+    settings = ("--total-timesteps", "61440", "--out", str(out), "--set", *changes)
     result = measure(references, monkeypatch, "ppmo", "cartpole", "--env-kwargs", "n=1", *settings)
     assert result["hyperparameters"]["gamma"] == 0.98
+    assert result["hyperparameters"]["encoder_learning_rate"] == 0.0009
     assert result["mean"] > 100  # random play scores 20
     (file,) = out.glob("*/best.safetensors")
     dataset = DistilledDataset.load(file)
