@@ -79,10 +79,13 @@ class AtariTraining(VecEnvWrapper):
 
     Args:
         venv: A vec-env whose infos tell ``lives``: `AtariVecEnv`, or a `DummyVecEnv` of `make_atari_env`.
+        clip_reward: Keep only the signs of rewards. Without, what scores most is worth most; scale them then,
+            by SB3's `VecNormalize` for one.
     """
 
-    def __init__(self, venv: VecEnv) -> None:
+    def __init__(self, venv: VecEnv, clip_reward: bool = True) -> None:
         super().__init__(venv)
+        self.clip_reward = clip_reward
         self._lives = np.zeros(self.num_envs, dtype=np.int64)
 
     def reset(self) -> VecEnvObs:
@@ -105,4 +108,4 @@ class AtariTraining(VecEnvWrapper):
                 "TimeLimit.truncated": False,
             }
         self._lives = np.where(dones, 0, lives)
-        return obs, np.sign(rewards), dones | lost, infos
+        return obs, np.sign(rewards) if self.clip_reward else rewards, dones | lost, infos

@@ -91,6 +91,7 @@ class Recipe:
             `Task.make_vec_env`. Part of a run's result.
         total_timesteps: Env steps of the whole run.
         normalize: Normalise observations and rewards with SB3's `VecNormalize`.
+        clip_reward: Train on the signs of an Atari game's rewards; other tasks have theirs as they are.
         ppmo: PPMO's arguments under their own names; a schedule is written ``lin_0.01`` (from 0.01 linearly
             to 0) or ``lin_0.01_0.001``.
         evaluation: How the run is scored.
@@ -105,6 +106,7 @@ class Recipe:
     backend: str = "auto"
     total_timesteps: int = 1_000_000
     normalize: bool = False
+    clip_reward: bool = True
     ppmo: dict[str, Any] = field(default_factory=dict)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
     imitation: ImitationPlan | None = None

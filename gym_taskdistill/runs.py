@@ -199,7 +199,12 @@ class Run:
         return dataset
 
     def _make_env(self) -> VecEnv:
-        env = self.recipe.task.make_vec_env(self.recipe.n_envs, backend=self.recipe.backend, training=True)
+        env = self.recipe.task.make_vec_env(
+            self.recipe.n_envs,
+            backend=self.recipe.backend,
+            training=True,
+            clip_reward=self.recipe.clip_reward,
+        )
         if not self.recipe.normalize:
             return env
         gamma = float(self.recipe.ppmo.get("gamma", 0.99))

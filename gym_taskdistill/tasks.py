@@ -112,7 +112,12 @@ class Task:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
 
     def make_vec_env(
-        self, n_envs: int, seed: int | None = None, backend: str = "gymnasium", training: bool = False
+        self,
+        n_envs: int,
+        seed: int | None = None,
+        backend: str = "gymnasium",
+        training: bool = False,
+        clip_reward: bool = True,
     ) -> VecEnv:
         """Make ``n_envs`` copies behind SB3's `VecEnv`, with episode statistics.
 
@@ -126,6 +131,7 @@ class Task:
                 gymnasium; for training.
             training: Add what helps training and falsifies scores, that is `AtariTraining` to Atari games;
                 the episode statistics stay those of whole games and raw rewards.
+            clip_reward: Whether that includes the signs of rewards in place of rewards.
 
         Raises:
             TaskDistillError: The env cannot be made, or not by this backend.
@@ -145,7 +151,7 @@ class Task:
         if training and is_atari(self.spec):
             from gym_taskdistill.atari_vec_env import AtariTraining
 
-            return AtariTraining(vec_env)
+            return AtariTraining(vec_env, clip_reward)
         return vec_env
 
     @property

@@ -127,6 +127,18 @@ def steps(vec_env: VecEnv, n_steps: int) -> Iterator[tuple[Any, ...]]:
         yield vec_env.step(rng.integers(6, size=vec_env.num_envs))
 
 
+def test_rewards_may_stay_as_they_are() -> None:
+    _, task = TASKS
+    plain = task.make_vec_env(2, seed=1)
+    training = task.make_vec_env(2, seed=1, training=True, clip_reward=False)
+    seen, lives_end = set(), 0
+    for scored, trained in zip(steps(plain, 300), steps(training, 300), strict=True):
+        np.testing.assert_array_equal(trained[1], scored[1])
+        seen.update(scored[1])
+        lives_end += (trained[2] & ~scored[2]).sum()
+    assert max(seen) > 1 and lives_end > 0
+
+
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_training_ends_at_lost_lives_but_games_are_counted_whole(task: Task) -> None:
     plain, training = task.make_vec_env(2, seed=1), task.make_vec_env(2, seed=1, training=True)

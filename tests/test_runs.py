@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from stable_baselines3.common.vec_env import VecNormalize
 
 from gym_taskdistill import recipes
+from gym_taskdistill.atari_vec_env import AtariTraining
 from gym_taskdistill.distill.critic_file import critic_path
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
@@ -183,6 +185,14 @@ def test_an_unusable_checkpoint_is_refused(uninterrupted: Run, tmp_path: Path, d
 def test_no_run_to_open(tmp_path: Path) -> None:
     with pytest.raises(TaskDistillError, match="not the folder of a run"):
         Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("clip_reward", [True, False])
+def test_a_recipe_says_whether_rewards_are_clipped(clip_reward: bool, tmp_path: Path) -> None:
+    recipe = recipes.load("atari-ram").override({"clip_reward": clip_reward})
+    env = Run.create(recipe, 0, tmp_path, "raw")._make_env()
+    assert isinstance(env, VecNormalize) and isinstance(env.venv, AtariTraining)
+    assert env.venv.clip_reward is clip_reward
 
 
 def test_normalisation_statistics_survive_a_resume(tmp_path: Path) -> None:
