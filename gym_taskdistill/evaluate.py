@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
+from stable_baselines3.common.utils import get_device
 
 from gym_taskdistill.cli import (
     dataset_path,
@@ -59,8 +60,11 @@ class EvaluateArgs:
     json: Path | None = None
     """File to which the scores are written as JSON."""
 
+    device: str = "cpu"
+    """Torch device: cpu, cuda or auto; a GPU draws other agents from the same seed."""
+
     n_threads: int = 1
-    """CPU threads of torch."""
+    """CPU threads of torch, and of the emulators of Atari games."""
 
     progress_bar: bool = True
     """Show progress and time left."""
@@ -74,11 +78,12 @@ def evaluate_command(args: EvaluateArgs) -> None:
     names: list[str | None] = []
     for name in args.learners:
         names.extend(TABLE_1 if name == "table_1" else [name])
+    tested = dataset.to(get_device(args.device))
     scores = []
     with progress_over(len(names or [None]) * args.agents * args.episodes, args.progress_bar) as bar:
         for learners in names or [None]:
             result = evaluate(
-                dataset,
+                tested,
                 args.agents,
                 args.episodes,
                 learners=learners,

@@ -194,11 +194,13 @@ class Task:
         return self._make_own if ours else None
 
     def _make_pixels(self, n_envs: int) -> GymnasiumVecEnv:
+        import torch
+
         from gym_taskdistill.atari_vec_env import AtariVecEnv
 
-        return AtariVecEnv(
-            self.env_id, n_envs, **{k: v for k, v in self.env_kwargs.items() if k != "obs_type"}
-        )
+        kwargs = {k: v for k, v in self.env_kwargs.items() if k != "obs_type"}
+        # As many threads emulate as compute: one by default, and the same observations with any number.
+        return AtariVecEnv(self.env_id, n_envs, torch.get_num_threads(), **kwargs)
 
     def _make_own(self, n_envs: int) -> GymnasiumVecEnv:
         assert isinstance(self.spec.vector_entry_point, str)

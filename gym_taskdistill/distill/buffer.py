@@ -37,11 +37,13 @@ class LearnerRolloutBuffer(RolloutBuffer):
     ) -> None:
         self.n_learners = n_learners
         self.generator = generator
+        self._by_learner: list[Tensor] | None = None
         super().__init__(*args, **kwargs)
 
     def reset(self) -> None:
         """Empty the buffer; images are kept as bytes, all other observations in float32."""
         super().reset()
+        self._by_learner = None
         # Bytes that are no images, such as a game's RAM, reach the buffer normalised.
         if not is_image(space_to_dict(self.observation_space)):
             self.observations = self.observations.astype(np.float32, copy=False)
@@ -83,17 +85,18 @@ class LearnerRolloutBuffer(RolloutBuffer):
         assert self.full, "The rollout buffer must be full before it is sampled."
         per_learner = self.buffer_size * self.n_envs // self.n_learners
         step = per_learner if batch_size is None else batch_size // self.n_learners
-        data = [
-            self.by_learner(array)
-            for array in (
-                self.observations,
-                self.actions,
-                self.values,
-                self.log_probs,
-                self.advantages,
-                self.returns,
-            )
-        ]
+        if self._by_learner is None:  # once for all passes: images are many bytes to move to a GPU
+            self._by_learner = [
+                self.by_learner(array)
+                for array in (
+                    self.observations,
+                    self.actions,
+                    self.values,
+                    self.log_probs,
+                    self.advantages,
+                    self.returns,
+                )
+            ]
         order = torch.stack(
             [
                 torch.randperm(per_learner, generator=self.generator, device=self.device)
@@ -102,6 +105,6 @@ class LearnerRolloutBuffer(RolloutBuffer):
         )
         learner = torch.arange(self.n_learners, device=self.device).unsqueeze(1)
         # One gather for the whole pass; the minibatches are views of it.
-        shuffled = [tensor[learner, order] for tensor in data]
+        shuffled = [tensor[learner, order] for tensor in self._by_learner]
         for start in range(0, per_learner, step):
             yield RolloutBufferSamples(*(tensor[:, start : start + step] for tensor in shuffled))
