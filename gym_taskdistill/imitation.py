@@ -27,11 +27,12 @@ from gym_taskdistill.distill.action_distributions import Categorical, DiagGaussi
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.lookahead import FROM_RAM, states
 from gym_taskdistill.policy import DistilledPolicy
 from gym_taskdistill.tasks import Task
 
 #: Maps a batch of raw observations ``(n, *obs_shape)`` to logits or action means ``(n, n_outputs)``.
-Expert = Callable[[np.ndarray], np.ndarray]
+Expert = Callable[[Any], np.ndarray]
 
 #: What an expert that only names its action is taken to think of it: logit of that action over the others'.
 CHOSEN_LOGIT = 5.0
@@ -177,10 +178,12 @@ def load_expert(name: str, action_space: spaces.Space[Any]) -> tuple[Expert, Tas
 
 
 #: Turns an env and its observations into what an expert sees instead.
-View = Callable[[VecEnv, np.ndarray], np.ndarray]
+View = Callable[[VecEnv, np.ndarray], Any]
 
 
-def recording_env(task: Task, n_envs: int, expert_task: Task | None = None) -> tuple[VecEnv, View | None]:
+def recording_env(
+    task: Task, n_envs: int, expert_task: Task | None = None, looks_ahead: bool = False
+) -> tuple[VecEnv, View | None]:
     """Make the envs of a recording, and the expert's view where it sees something other than the task shows.
 
     An expert that plays an Atari game by its RAM, or its bits, can teach to play it by its pixels.
@@ -189,28 +192,23 @@ def recording_env(task: Task, n_envs: int, expert_task: Task | None = None) -> t
         task: What is distilled.
         n_envs: Number of envs.
         expert_task: What the expert plays; ``None`` if it sees the task's own observations.
+        looks_ahead: Whether the expert is a `Lookahead` of that, which sees the emulators' states.
 
     Raises:
         TaskDistillError: The expert plays another game.
     """
-    if expert_task is None or expert_task == task:
+    if expert_task is None or (expert_task == task and not looks_ahead):
         return task.make_vec_env(n_envs), None
-    view = _VIEWS.get(expert_task.env_kwargs.get("obs_type", "pixels"))
-    if expert_task.spec.id != task.spec.id or view is None:
+    from_ram = FROM_RAM.get(expert_task.env_kwargs.get("obs_type", "pixels"))
+    if expert_task.spec.id != task.spec.id or from_ram is None:
         raise TaskDistillError(f"An expert of {expert_task} cannot play {task}.")
+    if looks_ahead:
+        return make_vec_env(task.make_env, n_envs=n_envs), states
+
+    def view(env: VecEnv, observations: np.ndarray) -> np.ndarray:
+        return from_ram(np.stack([ale.getRAM() for ale in env.get_attr("ale")]))
+
     return make_vec_env(task.make_env, n_envs=n_envs), view
-
-
-def _rams(env: VecEnv, observations: np.ndarray) -> np.ndarray:
-    return np.stack([ale.getRAM() for ale in env.get_attr("ale")])
-
-
-def _bits(env: VecEnv, observations: np.ndarray) -> np.ndarray:
-    return np.unpackbits(_rams(env, observations), axis=1)
-
-
-#: What experts of an Atari game see in any env of that game, by their task's obs_type.
-_VIEWS: dict[str, View] = {"ram": _rams, "bits": _bits}
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class ImitationPlan:
         noise: Fraction of random actions in the recordings.
         draw_every: Updates for which learners are kept before others are drawn.
         temperature: Divides the expert's logits (discrete actions): below 1 learners become surer than it is.
+        lookahead: Arguments of the `Lookahead` that the expert becomes, such as ``{steps: 40}``; ``None`` if
+            it acts as it is.
     """
 
     expert: str
@@ -75,6 +77,7 @@ class ImitationPlan:
     noise: float = 0.1
     draw_every: int = 1
     temperature: float = 1.0
+    lookahead: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from gym_taskdistill.imitation import (
     record,
     recording_env,
 )
+from gym_taskdistill.lookahead import Lookahead
 from gym_taskdistill.recipes import ImitationPlan, Recipe
 
 #: The seeds of a run's evaluations lie apart: the best dataset is chosen on one, scored on another.
@@ -213,7 +214,11 @@ class Run:
     def _imitate(self, model: PPMO, plan: ImitationPlan, progress_bar: bool) -> None:
         """Distil from an expert before PPMO; what follows starts as if from a dataset."""
         expert, expert_task = load_expert(plan.expert, self.recipe.task.action_space)
-        env, view = recording_env(self.recipe.task, plan.n_envs, expert_task)
+        env, view = recording_env(self.recipe.task, plan.n_envs, expert_task, plan.lookahead is not None)
+        lookahead = None
+        if plan.lookahead is not None:
+            n_processes = torch.get_num_threads()
+            expert = lookahead = Lookahead(expert, expert_task, n_processes=n_processes, **plan.lookahead)
         recordings: list[Recording] = []
         with tqdm(total=plan.n_rounds * plan.n_updates, unit="update", disable=not progress_bar) as bar:
             for i in range(plan.n_rounds):
@@ -246,6 +251,8 @@ class Run:
                     progress=report,
                 )
         env.close()
+        if lookahead is not None:
+            lookahead.close()
 
     def _finish(self, name: str, dataset: DistilledDataset, model: PPMO) -> DistilledDataset:
         """Complete the card of a dataset and save it under ``name``."""

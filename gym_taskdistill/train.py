@@ -61,7 +61,8 @@ class TrainArgs:
     """Torch device: auto, cpu or cuda."""
 
     n_threads: int = 1
-    """CPU threads of torch; learners are small and one is the fastest."""
+    """CPU threads of torch and of the emulators of Atari games, and processes of an expert that looks ahead;
+    learners are small, and one thread is the fastest for them."""
 
     progress_bar: bool = True
     """Show progress, time left and score."""
