@@ -237,6 +237,7 @@ def record(
     noise: float = 0.0,
     view: View | None = None,
     seed: int = 0,
+    progress: Callable[[int], object] | None = None,
 ) -> Recording:
     """Play and write down what the expert would do.
 
@@ -249,6 +250,7 @@ def record(
         noise: Fraction of random actions, which lead the player off its usual path.
         view: What the expert sees instead of the observations, from the env and these.
         seed: Seed of the env and of the actions.
+        progress: Called with the number of recorded steps after each step of all envs.
 
     Returns:
         The recording.
@@ -281,6 +283,8 @@ def record(
         new_obs, *_ = env.step(actions)
         assert isinstance(new_obs, np.ndarray)
         obs = new_obs
+        if progress is not None:
+            progress((row + 1) * env.num_envs)
     return Recording(observations.reshape(-1, *obs.shape[1:]), targets.reshape(-1, outputs))
 
 

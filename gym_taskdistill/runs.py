@@ -221,6 +221,11 @@ class Run:
             expert = lookahead = Lookahead(expert, expert_task, n_processes=n_processes, **plan.lookahead)
         recordings: list[Recording] = []
         with tqdm(total=plan.n_rounds * plan.n_updates, unit="update", disable=not progress_bar) as bar:
+
+            def recorded(n: int) -> None:
+                text = f"recorded {n:,} of {plan.n_steps:,} steps"
+                bar.set_postfix_str(text, refresh=n // plan.n_envs % 10 == 0)
+
             for i in range(plan.n_rounds):
                 behaviour = CurrentLearners(model) if i else None
                 recordings.append(
@@ -232,6 +237,7 @@ class Run:
                         noise=plan.noise,
                         view=view,
                         seed=RECORDING_SEED + self.seed + i,
+                        progress=recorded,
                     )
                 )
 
