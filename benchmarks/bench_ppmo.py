@@ -176,6 +176,11 @@ def meta_epoch(recipe: Recipe, device: str) -> Row:
     return Row(f"{recipe.env_id}, a meta-epoch of {steps:,} env steps on {device}", f"{seconds:.2f} s")
 
 
+def on_every_device(recipe: Recipe) -> list[Row]:
+    """Time a meta-epoch on the CPU, and on a GPU where there is one."""
+    return [meta_epoch(recipe, device) for device in ("cpu", *(["cuda"] * torch.cuda.is_available()))]
+
+
 def profile_text(recipe: Recipe) -> str:
     """Say where the time of a meta-epoch goes."""
     parts = profile(recipe)
@@ -193,7 +198,7 @@ def measure() -> Report:
     for recipe, target in ((LARGE, 2.0), (SMALL, None)):
         peer = make_vec_env("CartPole-v1", n_envs=recipe.n_envs)
         rows += compare(recipe, peer, "DummyVecEnv", target)
-    return Report(rows, [profile_text(SMALL)])
+    return Report(rows + on_every_device(SMALL), [profile_text(SMALL)])
 
 
 def measure_atari() -> Report:
@@ -202,8 +207,7 @@ def measure_atari() -> Report:
     plain = ATARI.override({"mixed_precision": False})
     (row,) = compare(plain, None)
     rows.append(dataclasses.replace(row, name=f"{row.name}, in float32"))
-    rows += [meta_epoch(ATARI, device) for device in ("cpu", *(["cuda"] * torch.cuda.is_available()))]
-    return Report(rows)
+    return Report(rows + on_every_device(ATARI))
 
 
 def measure_mujoco() -> Report:

@@ -16,11 +16,15 @@ import numpy as np
 from stable_baselines3.common.vec_env import CloudpickleWrapper, VecEnv
 
 from gym_taskdistill.atari import FRAME_SKIP, game_arguments, is_atari
+from gym_taskdistill.distill.action_distributions import n_outputs
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.tasks import Task
 
 if TYPE_CHECKING:
     from ale_py import ALEInterface, ALEState
+
+#: What a recipe may set of a `Lookahead`.
+SETTINGS = ("steps", "gamma", "life", "temperature")
 
 #: What policies see of RAMs ``(n, 128)``, by their task's obs_type.
 FROM_RAM: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -81,6 +85,7 @@ class Lookahead:
         self.steps, self.gamma, self.life, self.temperature = steps, gamma, life, temperature
         kwargs = {k: v for k, v in task.env_kwargs.items() if k != "obs_type"}
         self._arguments = game_arguments(task.spec, kwargs)
+        self._n_actions = n_outputs(task.action_space)
         self._obs_type = str(seen)
         self._emulators: list[ALEInterface] = []
         self._n_processes = n_processes
@@ -126,13 +131,11 @@ class Lookahead:
 
     def _look(self, states: Sequence[ALEState]) -> tuple[np.ndarray, np.ndarray]:
         """Return the policy's own logits and what its actions are worth, ``(n, n_actions)`` both."""
-        if not self._emulators:
-            self._emulators.append(self._emulator())
-        buttons = self._buttons(self._emulators[0])
-        n, n_actions = len(states), len(buttons)
+        n, n_actions = len(states), self._n_actions
         while len(self._emulators) < n * n_actions:
             self._emulators.append(self._emulator())
         emulators = self._emulators[: n * n_actions]
+        buttons = self._buttons(emulators[0])
         for i, emulator in enumerate(emulators):
             emulator.restoreState(states[i // n_actions])
         lives = [emulator.lives() for emulator in emulators]

@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from gym_taskdistill._paths import data_root
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.lookahead import SETTINGS
 from gym_taskdistill.tasks import Task
 
 #: What a recipe may say under ``ppmo:``, that is PPMO's own arguments.
@@ -171,6 +172,10 @@ class Recipe:
             _refuse_unknown(imitation, [f.name for f in fields(ImitationPlan)], f"{source}, imitation")
             if not isinstance(imitation.get("expert"), str):
                 raise RecipeError(f"{source}, imitation: expert must name a dataset, a zoo entry or a model.")
+            lookahead = imitation.get("lookahead")
+            if not isinstance(lookahead, dict | None):
+                raise RecipeError(f"{source}, imitation: lookahead must be a mapping, but is {lookahead!r}.")
+            _refuse_unknown(lookahead or {}, SETTINGS, f"{source}, imitation, lookahead")
             settings["imitation"] = ImitationPlan(**imitation)
         return cls(**settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -214,51 +215,49 @@ class Run:
     def _imitate(self, model: PPMO, plan: ImitationPlan, progress_bar: bool) -> None:
         """Distil from an expert before PPMO; what follows starts as if from a dataset."""
         expert, expert_task = load_expert(plan.expert, self.recipe.task.action_space)
-        env, view = recording_env(self.recipe.task, plan.n_envs, expert_task, plan.lookahead is not None)
-        lookahead = None
-        if plan.lookahead is not None:
-            n_processes = torch.get_num_threads()
-            expert = lookahead = Lookahead(expert, expert_task, n_processes=n_processes, **plan.lookahead)
-        recordings: list[Recording] = []
-        with tqdm(total=plan.n_rounds * plan.n_updates, unit="update", disable=not progress_bar) as bar:
+        with contextlib.ExitStack() as stack:
+            if plan.lookahead is not None:
+                look = Lookahead(expert, expert_task, n_processes=torch.get_num_threads(), **plan.lookahead)
+                expert = stack.enter_context(contextlib.closing(look))
+            env, view = recording_env(self.recipe.task, plan.n_envs, expert_task, plan.lookahead is not None)
+            stack.callback(env.close)
+            recordings: list[Recording] = []
+            with tqdm(total=plan.n_rounds * plan.n_updates, unit="update", disable=not progress_bar) as bar:
 
-            def recorded(n: int) -> None:
-                text = f"recorded {n:,} of {plan.n_steps:,} steps"
-                bar.set_postfix_str(text, refresh=n // plan.n_envs % 10 == 0)
+                def recorded(n: int) -> None:
+                    text = f"recorded {n:,} of {plan.n_steps:,} steps"
+                    bar.set_postfix_str(text, refresh=n // plan.n_envs % 10 == 0)
 
-            for i in range(plan.n_rounds):
-                behaviour = CurrentLearners(model) if i else None
-                recordings.append(
-                    record(
-                        expert,
-                        env,
-                        plan.n_steps,
-                        behaviour=behaviour,
-                        noise=plan.noise,
-                        view=view,
-                        seed=RECORDING_SEED + self.seed + i,
-                        progress=recorded,
+                for i in range(plan.n_rounds):
+                    behaviour = CurrentLearners(model) if i else None
+                    recordings.append(
+                        record(
+                            expert,
+                            env,
+                            plan.n_steps,
+                            behaviour=behaviour,
+                            noise=plan.noise,
+                            view=view,
+                            seed=RECORDING_SEED + self.seed + i,
+                            progress=recorded,
+                        )
                     )
-                )
 
-                def report(update: int, loss: float, before: int = i * plan.n_updates) -> None:
-                    bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
-                    bar.update(100)
-                    model.logger.record("imitation/loss", loss)
-                    model.logger.dump(before + update)
+                    def report(update: int, loss: float, before: int = i * plan.n_updates) -> None:
+                        bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
+                        bar.update(100)
+                        model.logger.record("imitation/loss", loss)
+                        model.logger.dump(before + update)
 
-                imitate(
-                    model,
-                    Recording.join(recordings),
-                    plan.n_updates,
-                    plan.batch_size,
-                    draw_every=plan.draw_every,
-                    temperature=plan.temperature,
-                    progress=report,
-                )
-        env.close()
-        if lookahead is not None:
-            lookahead.close()
+                    imitate(
+                        model,
+                        Recording.join(recordings),
+                        plan.n_updates,
+                        plan.batch_size,
+                        draw_every=plan.draw_every,
+                        temperature=plan.temperature,
+                        progress=report,
+                    )
 
     def _finish(self, name: str, dataset: DistilledDataset, model: PPMO) -> DistilledDataset:
         """Complete the card of a dataset and save it under ``name``."""

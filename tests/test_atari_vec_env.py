@@ -226,3 +226,13 @@ def test_ppo_learns_on_it(policy: str) -> None:
     model.learn(32)
     assert model.num_timesteps == 32
     assert not bool((model.policy.action_net.weight == before).all())
+
+
+def test_threads_change_nothing() -> None:
+    one, two = (AtariVecEnv("PongNoFrameskip-v4", 4, num_threads=n) for n in (1, 2))
+    for env in (one, two):
+        env.seed(0)
+    np.testing.assert_array_equal(one.reset(), two.reset())
+    for action in range(6):
+        for ours, theirs in zip(*(env.step(np.full(4, action))[:3] for env in (one, two)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)

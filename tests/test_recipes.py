@@ -72,6 +72,8 @@ def test_schedules_and_numbers_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("env_id: CartPoleND-v0\nimitation: {expert: a, lookahead: 40}", "lookahead must be a mapping"),
+        ("env_id: CartPoleND-v0\nimitation: {expert: a, lookahead: {step: 4}}", 'no setting "step"'),
         ("env_id: CartPoleND-v0\nn_env: 3", 'no setting "n_env".*Did you mean "n_envs"'),
         ("env_id: CartPoleND-v0\nppmo: {gama: 0.9}", 'no setting "gama".*Did you mean "gamma"'),
         ("env_id: CartPoleND-v0\nppmo: 3", "ppmo must be a mapping"),
