@@ -234,6 +234,7 @@ def record(
     n_steps: int,
     *,
     behaviour: Actor | None = None,
+    beta: float = 0.0,
     noise: float = 0.0,
     view: View | None = None,
     seed: int = 0,
@@ -247,6 +248,7 @@ def record(
         n_steps: Env steps, rounded up to a multiple of the number of envs.
         behaviour: Who plays, such as the learners themselves so that the expert corrects their mistakes
             (DAgger; Ross et al. 2011); by default the expert, sampling discrete actions.
+        beta: Fraction of the actions in which the expert stands in for who plays.
         noise: Fraction of random actions, which lead the player off its usual path.
         view: What the expert sees instead of the observations, from the env and these.
         seed: Seed of the env and of the actions.
@@ -276,6 +278,9 @@ def record(
         observations[row], targets[row] = obs, wanted
         if behaviour is not None:
             actions = np.array(behaviour.predict(obs)[0])
+            if beta > 0:
+                stands_in = rng.random(env.num_envs) < beta
+                actions[stands_in] = act(wanted, env.action_space, rng)[stands_in]
         else:
             actions = act(wanted, env.action_space, rng)
         for i in np.flatnonzero(rng.random(env.num_envs) < noise):

@@ -1,4 +1,4 @@
-"""An expert of an Atari game that looks ahead: it plays on in a copy of the emulator.
+"""An expert of an Atari game that looks ahead: it plans in copies of the emulator.
 
 A policy that only reacts can be made a better one without any learning: where the emulator's state can be
 copied, what its actions lead to is found by playing on from there (the rollout algorithm; Tesauro and
@@ -7,10 +7,11 @@ Galperin 1996). What an agent sees does not tell it all that the copy tells, but
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ale_py import ALEInterface, ALEState
 
 #: What a recipe may set of a `Lookahead`.
-SETTINGS = ("steps", "holds", "margin")
+SETTINGS = ("n_futures", "steps", "replan_every", "margin")
 
 #: What policies see of RAMs ``(n, 128)``, by their task's obs_type.
 FROM_RAM: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -40,26 +41,25 @@ def states(env: VecEnv, observations: np.ndarray) -> list[ALEState]:
 
 
 class Lookahead:
-    """An expert that does what a policy does, unless that loses a life or points.
+    """An expert that plans: of several futures that a policy may bring about it takes the best.
 
-    From each state the policy's likeliest actions are played ahead in a copy of the emulator. As long as
-    nothing is lost, the expert's logits are the policy's own. Where something is, every action is tried
-    instead, held for some steps before the policy goes on; what loses latest becomes the plan (of several the
-    likeliest). While the planned action is not the policy's likeliest, it is given the highest logit.
+    From a state the policy's actions are sampled in copies of the emulator. The best future loses no life and
+    no points, or loses them latest, and of several such it gains most raw rewards. Its first actions are the
+    plan, until the next is made; what follows them is one of the futures then. The expert's logits are the
+    policy's own, but the planned action leads the others.
 
-    A plan lasts as long as the states follow it: the i-th state of a call is taken for that of the i-th env,
-    one step after the last call's. Who follows it costs about one step of emulation a state; who leaves it,
-    ``steps``.
+    Plans are remembered: in a state that it has been in, the expert does the same again, whoever played to
+    get there. Without sticky actions games that start alike then go alike.
 
     Args:
         policy: From observations ``(n, *obs_shape)`` to logits, such as `as_expert` gives.
         task: What the policy plays: an Atari game by its RAM or the bits of it.
-        steps: Steps looked ahead, at least 1. A console shows for a second or so how a life ends before it
-            counts it.
-        holds: For how many steps each action is tried, each at least 1.
-        margin: By how many nats a planned action leads the others, above 0.
-        n_processes: Processes that share the states out; more than one need a program that may be imported,
-            with its doings under ``if __name__ == "__main__":``.
+        n_futures: Futures that are tried, at least 1.
+        steps: Steps of each, at least 1. A console may show for a second how a life ends before it counts it.
+        replan_every: Steps of the best that are the plan, from 1 to ``steps``.
+        margin: By how many nats a planned action leads the others at least, above 0.
+        n_processes: Processes that plan; more than one need a program that may be imported, with its doings
+            under ``if __name__ == "__main__":``.
 
     Raises:
         TaskDistillError: The policy sees something else, or a number is out of range.
@@ -70,9 +70,10 @@ class Lookahead:
         policy: Callable[[np.ndarray], np.ndarray],
         task: Task | None,
         *,
-        steps: int = 60,
-        holds: Sequence[int] = (1, 4, 10),
-        margin: float = 5.0,
+        n_futures: int = 32,
+        steps: int = 120,
+        replan_every: int = 40,
+        margin: float = 10.0,
         n_processes: int = 1,
     ) -> None:
         seen = None if task is None or not is_atari(task.spec) else task.env_kwargs.get("obs_type", "pixels")
@@ -81,182 +82,159 @@ class Lookahead:
                 f"Only policies that play an Atari game by its RAM can look ahead (obs_type "
                 f"{' or '.join(FROM_RAM)}), but the expert plays {task or 'an unknown task'}."
             )
-        if not isinstance(steps, int) or steps < 1:
-            raise TaskDistillError(f"The steps of a lookahead must be an integer >= 1, not {steps!r}.")
-        numbers = holds if isinstance(holds, list | tuple) else []
-        if not numbers or not all(isinstance(hold, int) and hold >= 1 for hold in numbers):
-            raise TaskDistillError(f"The holds of a lookahead must be integers >= 1, not {holds!r}.")
+        for name, value in (("n_futures", n_futures), ("steps", steps), ("replan_every", replan_every)):
+            if not isinstance(value, int) or value < 1:
+                raise TaskDistillError(f"{name} of a lookahead must be an integer >= 1, not {value!r}.")
+        if replan_every > steps:
+            raise TaskDistillError(f"A lookahead of {steps} steps cannot plan {replan_every} of them.")
         if not margin > 0:
             raise TaskDistillError(f"The margin of a lookahead must be > 0, but is {margin!r}.")
         self.policy = policy
-        self.steps, self.holds, self.margin = steps, tuple(holds), margin
+        self.n_futures, self.steps, self.replan_every, self.margin = n_futures, steps, replan_every, margin
         kwargs = {k: v for k, v in task.env_kwargs.items() if k != "obs_type"}
         self._arguments = game_arguments(task.spec, kwargs)
         self._n_actions = n_outputs(task.action_space)
-        self._obs_type = str(seen)
-        self._here: ALEInterface | None = None
-        self._paths: list[_Path] = []
-        self._spare: list[_Path] = []
+        self._view = FROM_RAM[str(seen)]
+        self._emulators: list[ALEInterface] = []
+        self._actions: dict[bytes, int] = {}  # what is planned, by the key of a state
+        self._rests: dict[
+            bytes, list[int]
+        ] = {}  # how futures went on, by the key of the state where plans end
         self._n_processes = n_processes
-        self._pools: list[ProcessPoolExecutor] = []
+        self._pool: ProcessPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what cannot be copied to another process."""
-        return {**self.__dict__, "_here": None, "_paths": [], "_spare": [], "_pools": [], "_n_processes": 1}
+        own: dict[str, Any] = {
+            "_emulators": [],
+            "_actions": {},
+            "_rests": {},
+            "_pool": None,
+            "_n_processes": 1,
+        }
+        return {**self.__dict__, **own}
 
     def __call__(self, states: Sequence[ALEState]) -> np.ndarray:
         """Return the logits of all actions in each of some states, ``(n, n_actions)``, float32."""
-        n = self._n_processes
-        if n == 1:
-            return self._look(states)
-        if not self._pools:  # each process has its own envs' plans, so that none may take another's states
-            for _ in range(n):
-                pool = ProcessPoolExecutor(
-                    1,
-                    mp_context=multiprocessing.get_context("spawn"),
-                    initializer=_start,
-                    initargs=(CloudpickleWrapper(self),),
-                )
-                self._pools.append(pool)
-        parts = [pool.submit(_look, list(states[i::n])) for i, pool in enumerate(self._pools)]
-        logits = np.empty((len(states), self._n_actions), dtype=np.float32)
-        for i, part in enumerate(parts):
-            logits[i::n] = part.result()
-        return logits
-
-    def close(self) -> None:
-        """End the processes."""
-        for pool in self._pools:
-            pool.shutdown()
-        self._pools.clear()
-
-    def _look(self, states: Sequence[ALEState]) -> np.ndarray:
-        logits = self._own_logits(states)
-        while len(self._paths) < len(states):
-            self._paths.append(self._path())
-        paths = self._paths[: len(states)]
-        for path, state in zip(paths, states, strict=True):
-            if not path.moves_on_to(state):
-                path.start(state)
-        self._play_on(paths)
-        in_danger = [i for i, path in enumerate(paths) if path.is_lost and not path.is_hopeless]
-        self._replan(in_danger, [states[i] for i in in_danger], logits)
-        for path, row in zip(self._paths, logits, strict=False):
-            planned = path.actions[0]
-            if planned != row.argmax():
-                row[planned] = row.max() + self.margin
-        return logits
-
-    def _replan(self, columns: Sequence[int], states: Sequence[ALEState], logits: np.ndarray) -> None:
-        """Try all actions in some columns' states, and put the best attempts in place of their paths."""
-        tries = [(action, hold) for hold in self.holds for action in range(self._n_actions)]
-        n = len(tries)
-        while len(self._spare) < n * len(columns):
-            self._spare.append(self._path())
-        attempts = self._spare[: n * len(columns)]
-        for i, attempt in enumerate(attempts):
-            attempt.start(states[i // n])
-            action, hold = tries[i % n]
-            for _ in range(min(hold, self.steps)):
-                attempt.act(action)
-        self._play_on(attempts)
-        for j, column in enumerate(columns):
-            mine = range(j * n, j * n + n)
-            survived = [attempts[i].survived for i in mine]
-            # The first of the best: the likeliest action, held as briefly as can be.
-            best = max(mine, key=lambda i: (attempts[i].survived, logits[column, attempts[i].actions[0]]))
-            if max(survived) > self._paths[column].survived:
-                self._paths[column], self._spare[best] = self._spare[best], self._paths[column]
-            self._paths[column].is_hopeless = min(survived) == max(survived)
-
-    def _play_on(self, paths: Sequence[_Path]) -> None:
-        """Follow the policy's likeliest actions until something is lost, or as far as is looked."""
-        while going := [path for path in paths if not path.is_lost and len(path.actions) < self.steps]:
-            rams = np.stack([path.emulator.getRAM() for path in going])
-            actions = self.policy(FROM_RAM[self._obs_type](rams)).argmax(1)
-            for path, action in zip(going, actions.tolist(), strict=True):
-                path.act(action)
-
-    def _own_logits(self, states: Sequence[ALEState]) -> np.ndarray:
-        if self._here is None:
-            self._here = self._emulator()
-        rams = np.empty((len(states), self._here.getRAMSize()), dtype=np.uint8)
+        (emulator,) = self._copies(1)
+        rams = np.empty((len(states), emulator.getRAMSize()), dtype=np.uint8)
         for i, state in enumerate(states):
-            self._here.restoreState(state)
-            rams[i] = self._here.getRAM()
-        logits = np.array(self.policy(FROM_RAM[self._obs_type](rams)), dtype=np.float32)
+            emulator.restoreState(state)
+            rams[i] = emulator.getRAM()
+        logits = np.array(self.policy(self._view(rams)), dtype=np.float32)
         if logits.shape != (len(states), self._n_actions):
             raise TaskDistillError(
                 f"The policy gives outputs of shape {logits.shape} for {len(states)} states of "
                 f"{self._n_actions} actions."
             )
+        keys = [_key(state) for state in states]
+        unknown = {key: state for key, state in zip(keys, states, strict=True) if key not in self._actions}
+        for plan in self._map([(state, self._rests.get(key, [])) for key, state in unknown.items()]):
+            for key, action in zip(plan.keys, plan.actions, strict=True):
+                self._actions.setdefault(key, action)
+            self._rests.setdefault(plan.end, plan.rest)
+        for row, key in zip(logits, keys, strict=True):
+            planned = self._actions[key]
+            others = np.delete(row, planned).max(initial=-np.inf)
+            row[planned] = max(row[planned], others + self.margin)
         return logits
 
-    def _path(self) -> _Path:
-        emulator = self._emulator()
-        full = self._arguments["full_action_space"]
-        return _Path(emulator, emulator.getLegalActionSet() if full else emulator.getMinimalActionSet())
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
-    def _emulator(self) -> ALEInterface:
+    def _map(self, problems: Sequence[tuple[ALEState, list[int]]]) -> list[_Plan]:
+        if self._n_processes == 1 or len(problems) < 2:
+            return [self._plan(*problem) for problem in problems]
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._n_processes,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(CloudpickleWrapper(self),),
+            )
+        return list(self._pool.map(_plan, *zip(*problems, strict=True)))
+
+    def _plan(self, state: ALEState, begun: list[int]) -> _Plan:
+        """Plan from a state on, where a future that begins with some actions was the best before."""
+        # The state's own, so that plans depend neither on their order nor on the processes.
+        rng = np.random.default_rng(list(_key(state)))
+        emulators = self._copies(self.n_futures)
+        buttons = self._buttons(emulators[0])
+        for emulator in emulators:
+            emulator.restoreState(state)
+        lives = emulators[0].lives()
+        actions = np.zeros((self.n_futures, self.steps), dtype=int)
+        points = np.zeros(self.n_futures)
+        kept = np.full(self.n_futures, self.steps)  # steps before a loss
+        playing = np.arange(self.n_futures)
+        for step in range(self.steps):
+            rams = np.stack([emulators[i].getRAM() for i in playing])
+            logits = self.policy(self._view(rams))
+            actions[playing, step] = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+            if step < len(begun):
+                actions[0, step] = begun[step]
+            for i in playing.tolist():
+                emulator = emulators[i]
+                reward = emulator.act(buttons[actions[i, step]])
+                points[i] += reward
+                if reward < 0 or emulator.lives() < lives or emulator.game_over():
+                    kept[i] = step
+            playing = playing[kept[playing] > step]
+            if not playing.size:
+                break
+        best = max(range(self.n_futures), key=lambda i: (kept[i], points[i]))
+        future: list[int] = actions[best, : kept[best] + 1].tolist()
+        (emulator,) = self._copies(1)
+        emulator.restoreState(state)
+        keys = [_key(state)]
+        for action in future[: self.replan_every]:
+            emulator.act(buttons[action])
+            keys.append(_key(emulator.cloneState()))
+        return _Plan(keys[:-1], future[: self.replan_every], keys[-1], future[self.replan_every :])
+
+    def _copies(self, n: int) -> list[ALEInterface]:
+        """Return emulators of the game."""
         from ale_py import ALEInterface, LoggerMode, roms  # late: it registers hundreds of ids
 
         ALEInterface.setLoggerMode(LoggerMode.Error)
-        emulator = ALEInterface()
-        emulator.setFloat("repeat_action_probability", self._arguments["repeat_action_probability"])
-        emulator.setInt("frame_skip", FRAME_SKIP)
-        rom = roms.get_rom_path(self._arguments["game"])
-        assert rom is not None  # the task's own env was made of it
-        emulator.loadROM(rom)
-        return emulator
+        while len(self._emulators) < n:
+            emulator = ALEInterface()
+            emulator.setFloat("repeat_action_probability", self._arguments["repeat_action_probability"])
+            emulator.setInt("frame_skip", FRAME_SKIP)
+            rom = roms.get_rom_path(self._arguments["game"])
+            assert rom is not None  # the task's own env was made of it
+            emulator.loadROM(rom)
+            self._emulators.append(emulator)
+        return self._emulators[:n]
+
+    def _buttons(self, emulator: ALEInterface) -> list[Any]:
+        full = self._arguments["full_action_space"]
+        return list(emulator.getLegalActionSet() if full else emulator.getMinimalActionSet())
 
 
-class _Path:
-    """Actions from a state on, and where they lead, in an emulator that stands at their end.
+@dataclass(frozen=True)
+class _Plan:
+    """Actions from a state on.
 
     Attributes:
-        emulator: The emulator.
-        actions: The actions that are still to come.
-        is_lost: Whether the last of them loses a life or points.
-        is_hopeless: Whether nothing else is known that would lose later.
+        keys: Of the states in which they are due.
+        actions: The actions.
+        end: Key of the state they lead to.
+        rest: What follows them in the future that they are of.
     """
 
-    def __init__(self, emulator: ALEInterface, buttons: Sequence[Any]) -> None:
-        self.emulator = emulator
-        self.actions: deque[int] = deque()
-        self.is_lost = self.is_hopeless = False
-        self._buttons = buttons
-        self._states: deque[ALEState] = deque()
-        self._lives = 0
+    keys: list[bytes]
+    actions: list[int]
+    end: bytes
+    rest: list[int]
 
-    @property
-    def survived(self) -> int:
-        """Actions that lose nothing."""
-        return len(self.actions) - self.is_lost
 
-    def start(self, state: ALEState) -> None:
-        """Forget everything and start at a state."""
-        self.emulator.restoreState(state)
-        self.actions.clear()
-        self._states.clear()
-        self.is_lost = self.is_hopeless = False
-        self._lives = self.emulator.lives()
-
-    def moves_on_to(self, state: ALEState) -> bool:
-        """Drop the first action if it led to this state and others follow; whether it did."""
-        if len(self._states) < 2 or self._states[0] != state:
-            return False
-        self._states.popleft()
-        self.actions.popleft()
-        return True
-
-    def act(self, action: int) -> None:
-        """Go one step further, unless something is lost already."""
-        if self.is_lost:
-            return
-        reward = self.emulator.act(self._buttons[action])
-        self.actions.append(action)
-        self._states.append(self.emulator.cloneState())
-        self.is_lost = reward < 0 or self.emulator.lives() < self._lives or self.emulator.game_over()
+def _key(state: ALEState) -> bytes:
+    """Tell emulators' states apart."""
+    return hashlib.blake2b(state.serialize(), digest_size=16).digest()
 
 
 _of_this_process: Lookahead | None = None
@@ -270,6 +248,6 @@ def _start(lookahead: CloudpickleWrapper) -> None:
     _of_this_process = lookahead.var
 
 
-def _look(states: Sequence[ALEState]) -> np.ndarray:
+def _plan(state: ALEState, begun: list[int]) -> _Plan:
     assert _of_this_process is not None
-    return _of_this_process._look(states)
+    return _of_this_process._plan(state, begun)

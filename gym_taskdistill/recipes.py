@@ -62,6 +62,7 @@ class ImitationPlan:
         n_rounds: Number of recordings; the expert plays in the first, the learners in the later ones.
         n_updates: Updates after each recording, on all recordings so far.
         batch_size: Observations in an update.
+        beta: Fraction of the learners' actions in which the expert stands in for them.
         noise: Fraction of random actions in the recordings.
         draw_every: Updates for which learners are kept before others are drawn.
         temperature: Divides the expert's logits (discrete actions): below 1 learners become surer than it is.
@@ -75,6 +76,7 @@ class ImitationPlan:
     n_rounds: int = 1
     n_updates: int = 2_000
     batch_size: int = 256
+    beta: float = 0.0
     noise: float = 0.1
     draw_every: int = 1
     temperature: float = 1.0

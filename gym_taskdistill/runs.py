@@ -236,6 +236,7 @@ class Run:
                             env,
                             plan.n_steps,
                             behaviour=behaviour,
+                            beta=plan.beta,
                             noise=plan.noise,
                             view=view,
                             seed=RECORDING_SEED + self.seed + i,
