@@ -66,7 +66,7 @@ class ImitationPlan:
         noise: Fraction of random actions in the recordings.
         draw_every: Updates for which learners are kept before others are drawn.
         temperature: Divides the expert's logits (discrete actions): below 1 learners become surer than it is.
-        lookahead: Arguments of the `Lookahead` that the expert becomes, such as ``{steps: 60}``; ``None`` if
+        lookahead: Arguments of the `Lookahead` that the expert becomes, such as ``{steps: 120}``; ``None`` if
             it acts as it is.
     """
 

@@ -133,6 +133,9 @@ def test_somebody_else_may_play(zoo_policy: DistilledPolicy) -> None:
     played.clear()
     record(expert, Spy(cart_pole()), 400, behaviour=Stubborn(), noise=0.4)  # type: ignore[arg-type]
     assert 0.6 < (np.stack(played) == 3).mean() < 0.8  # 0.6 + 0.4 / 4
+    played.clear()
+    record(expert, Spy(cart_pole()), 400, behaviour=Stubborn(), beta=0.8)  # type: ignore[arg-type]
+    assert 0.2 < (np.stack(played) == 3).mean() < 0.6  # 0.2 + 0.8 / 4
 
 
 def test_the_expert_may_see_something_else(zoo_policy: DistilledPolicy) -> None:

@@ -8,101 +8,113 @@ from ale_py import ALEState
 from stable_baselines3.common.vec_env import VecEnv
 
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.imitation import Expert, one_action, record, recording_env
+from gym_taskdistill.imitation import Expert, act, one_action, record, recording_env
 from gym_taskdistill.lookahead import Lookahead, states
 from gym_taskdistill.tasks import Task
 
 PIXELS = Task("SpaceInvadersNoFrameskip-v4")
 BITS = Task("SpaceInvadersNoFrameskip-v4", {"obs_type": "bits"})
-NOOP, RIGHTFIRE = 0, 4
-IDLE = one_action(NOOP, PIXELS.action_space)
+N_ACTIONS = 6
+IDLE = one_action(0, PIXELS.action_space)
+RNG = np.random.default_rng(0)
+
+
+def anything(observations: np.ndarray) -> np.ndarray:
+    """Prefer no action."""
+    return np.zeros((len(observations), N_ACTIONS), dtype=np.float32)
 
 
 @pytest.fixture
 def env() -> VecEnv:
     env, view = recording_env(PIXELS, 2, BITS, looks_ahead=True)
     assert view is states
-    env.seed(0)
-    env.reset()
     return env
 
 
-def first_loss(env: VecEnv, expert: Expert, n: int) -> int:
-    """Return after how many steps an expert's likeliest actions lose a life in the first env; at most n."""
-    for step in range(n):
-        _, _, _, infos = env.step(expert(states(env, np.empty(0))).argmax(1))
-        if infos[0]["lives"] < 3:
-            return step
-    return n
-
-
-def without_looking(states: list[ALEState]) -> np.ndarray:
-    return IDLE(np.empty(len(states)))
-
-
-def test_it_lives_longer_than_its_policy(env: VecEnv) -> None:
-    steps = first_loss(env, without_looking, 1000)
-    assert 100 < steps < 500  # who never moves is hit
+def play(env: VecEnv, expert: Expert, n: int) -> tuple[float, int]:
+    """Return the points of the first env in n steps, and the lives that are left there."""
     env.seed(0)
     env.reset()
-    assert first_loss(env, Lookahead(IDLE, BITS), 1000) > steps + 50
+    points = 0.0
+    for _ in range(n):
+        _, rewards, _, infos = env.step(act(expert(states(env, np.empty(0))), env.action_space, RNG))
+        points += rewards[0]
+    return points, infos[0]["lives"]
 
 
-def test_it_leaves_the_policy_only_where_that_loses(env: VecEnv) -> None:
-    look = Lookahead(IDLE, BITS, steps=60, margin=2.0)
-    (own,) = IDLE(np.empty(1))
-    for _ in range(400):
-        ahead = states(env, np.empty(0))
-        (logits, _) = look(ahead)
-        if not np.array_equal(logits, own):
-            break
-        env.step(np.full(2, NOOP))
-    else:
-        raise AssertionError("It never left the policy.")
-    planned = logits.argmax()
-    assert planned != NOOP
-    assert logits[planned] == own.max() + 2.0
-    np.testing.assert_array_equal(np.delete(logits, planned), np.delete(own, planned))
-    # A fresh one sees the same there; a nearer look does not reach so far.
-    np.testing.assert_array_equal(Lookahead(IDLE, BITS, steps=60, margin=2.0)(ahead)[0], logits)
-    np.testing.assert_array_equal(Lookahead(IDLE, BITS, steps=10)(ahead)[0], own)
-    # What it foresaw comes about.
-    assert first_loss(env, without_looking, 70) < 60
+def test_it_gains_more_than_its_policy_and_lives(env: VecEnv) -> None:
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+    points, lives = play(env, lambda here: anything(np.empty(len(here))), 300)
+    assert lives < 3
+    look = Lookahead(anything, BITS, n_futures=8, steps=60, replan_every=20)
+    planned_points, planned_lives = play(env, look, 300)
+    assert planned_lives == 3
+    assert planned_points > points + 50
 
 
 def test_lost_points_count_as_lives_do() -> None:
-    task = Task("PongNoFrameskip-v4")
     ram = Task("PongNoFrameskip-v4", {"obs_type": "ram"})
-    idle = one_action(NOOP, task.action_space)
-    env, _ = recording_env(task, 1, ram, looks_ahead=True)
+    env, _ = recording_env(Task("PongNoFrameskip-v4"), 1, ram, looks_ahead=True)
+    assert play(env, lambda here: anything(np.empty(len(here))), 150)[0] < 0
+    look = Lookahead(anything, ram, n_futures=16, steps=60, replan_every=30)
+    assert play(env, look, 150)[0] >= 0
+
+
+def test_a_planned_action_leads_the_policys_own(env: VecEnv) -> None:
+    own = np.arange(N_ACTIONS, dtype=np.float32)
+    look = Lookahead(
+        lambda obs: np.tile(own, (len(obs), 1)), BITS, n_futures=2, steps=4, replan_every=2, margin=3
+    )
     env.seed(0)
     env.reset()
-    look = Lookahead(idle, ram, steps=80)
-    lost = [0.0, 0.0]
-    for i, expert in enumerate([lambda _: idle(np.empty(1)), look]):
+    leads = set()
+    for _ in range(20):
+        (logits, _) = look(states(env, np.empty(0)))
+        planned = int(logits.argmax())
+        leads.add(planned)
+        others = np.delete(own, planned)
+        np.testing.assert_array_equal(np.delete(logits, planned), others)
+        assert logits[planned] == max(own[planned], others.max() + 3)
+        env.step(np.full(2, planned))
+    assert len(leads) > 1
+
+
+def test_it_remembers_what_it_planned(env: VecEnv) -> None:
+    asked: list[int] = []
+
+    def policy(observations: np.ndarray) -> np.ndarray:
+        asked.append(len(observations))
+        return anything(observations)
+
+    look = Lookahead(policy, BITS, n_futures=3, steps=10, replan_every=5)
+
+    def first_plans(n: int) -> list[int]:
         env.seed(0)
         env.reset()
-        for _ in range(200):
-            _, rewards, _, _ = env.step(expert(states(env, np.empty(0))).argmax(1))
-            lost[i] -= min(rewards[0], 0.0)
-    assert lost[0] >= 2
-    assert lost[1] < lost[0]
+        plans = []
+        for _ in range(n):
+            here = states(env, np.empty(0))
+            del asked[:]
+            actions = look(here).argmax(1)
+            plans.append(len(asked) - 1)  # once for the logits
+            # No plan depends on those before: an expert that has seen nothing yet plans the same.
+            if len(plans) == 1:
+                fresh = Lookahead(anything, BITS, n_futures=3, steps=10, replan_every=5)
+                np.testing.assert_array_equal(fresh(here[::-1])[::-1].argmax(1), actions)
+            env.step(actions)
+        return plans
+
+    assert [n > 0 for n in first_plans(11)] == [True, *[False] * 4] * 2 + [True]
+    assert first_plans(11) == [0] * 11
 
 
-def test_who_leaves_the_plan_gets_another(env: VecEnv) -> None:
-    look = Lookahead(IDLE, BITS, steps=10)
-    for _ in range(100):
-        here = states(env, np.empty(0))
-        look(here)
-        env.step(np.full(2, RIGHTFIRE))
-    here = states(env, np.empty(0))
-    np.testing.assert_array_equal(look(here), Lookahead(IDLE, BITS, steps=10)(here))
-
-
-def test_processes_share_the_states(env: VecEnv) -> None:
+def test_processes_share_the_plans(env: VecEnv) -> None:
+    env.seed(0)
+    env.reset()
     here: list[ALEState] = states(env, np.empty(0))
-    alone = Lookahead(IDLE, BITS, steps=10)(here)
-    together = Lookahead(IDLE, BITS, steps=10, n_processes=2)
+    settings = {"n_futures": 2, "steps": 10, "replan_every": 5}
+    alone = Lookahead(IDLE, BITS, **settings)(here)
+    together = Lookahead(IDLE, BITS, n_processes=2, **settings)
     try:
         np.testing.assert_array_equal(together(here), alone)
     finally:
@@ -110,7 +122,7 @@ def test_processes_share_the_states(env: VecEnv) -> None:
 
 
 def test_it_teaches_pixels(env: VecEnv) -> None:
-    recording = record(Lookahead(IDLE, BITS, steps=3), env, 8, view=states)
+    recording = record(Lookahead(IDLE, BITS, n_futures=2, steps=3, replan_every=3), env, 8, view=states)
     assert recording.observations.shape == (8, 4, 84, 84)
     assert recording.targets.shape == (8, 6)
 
@@ -122,9 +134,8 @@ def test_it_teaches_pixels(env: VecEnv) -> None:
         (Task("CartPoleND-v0"), {}, "play an Atari game by its RAM"),
         (None, {}, "an unknown task"),
         (BITS, {"steps": 0}, "steps of a lookahead"),
-        (BITS, {"holds": []}, "holds of a lookahead"),
-        (BITS, {"holds": [0, 3]}, "holds of a lookahead"),
-        (BITS, {"holds": 4}, "holds of a lookahead"),
+        (BITS, {"n_futures": 1.5}, "n_futures of a lookahead"),
+        (BITS, {"steps": 10}, "cannot plan 40"),
         (BITS, {"margin": 0.0}, "margin of a lookahead"),
     ],
 )
