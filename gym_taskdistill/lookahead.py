@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ale_py import ALEInterface, ALEState
 
 #: What a recipe may set of a `Lookahead`.
-SETTINGS = ("n_futures", "steps", "replan_every", "margin")
+SETTINGS = ("n_futures", "steps", "replan_every", "temperature", "margin")
 
 #: What policies see of RAMs ``(n, 128)``, by their task's obs_type.
 FROM_RAM: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -57,6 +57,8 @@ class Lookahead:
         n_futures: Futures that are tried, at least 1.
         steps: Steps of each, at least 1. A console may show for a second how a life ends before it counts it.
         replan_every: Steps of the best that are the plan, from 1 to ``steps``.
+        temperature: Divides the policy's logits before futures are sampled, above 0. Below 1 plans leave the
+            policy's likeliest actions less often, and are easier to learn.
         margin: By how many nats a planned action leads the others at least, above 0.
         n_processes: Processes that plan; more than one need a program that may be imported, with its doings
             under ``if __name__ == "__main__":``.
@@ -73,6 +75,7 @@ class Lookahead:
         n_futures: int = 32,
         steps: int = 120,
         replan_every: int = 40,
+        temperature: float = 0.35,
         margin: float = 10.0,
         n_processes: int = 1,
     ) -> None:
@@ -87,10 +90,12 @@ class Lookahead:
                 raise TaskDistillError(f"{name} of a lookahead must be an integer >= 1, not {value!r}.")
         if replan_every > steps:
             raise TaskDistillError(f"A lookahead of {steps} steps cannot plan {replan_every} of them.")
-        if not margin > 0:
-            raise TaskDistillError(f"The margin of a lookahead must be > 0, but is {margin!r}.")
+        for name, number in (("temperature", temperature), ("margin", margin)):
+            if not number > 0:
+                raise TaskDistillError(f"The {name} of a lookahead must be > 0, but is {number!r}.")
         self.policy = policy
-        self.n_futures, self.steps, self.replan_every, self.margin = n_futures, steps, replan_every, margin
+        self.n_futures, self.steps, self.replan_every = n_futures, steps, replan_every
+        self.temperature, self.margin = temperature, margin
         kwargs = {k: v for k, v in task.env_kwargs.items() if k != "obs_type"}
         self._arguments = game_arguments(task.spec, kwargs)
         self._n_actions = n_outputs(task.action_space)
@@ -172,7 +177,7 @@ class Lookahead:
         playing = np.arange(self.n_futures)
         for step in range(self.steps):
             rams = np.stack([emulators[i].getRAM() for i in playing])
-            logits = self.policy(self._view(rams))
+            logits = self.policy(self._view(rams)) / self.temperature
             actions[playing, step] = (logits + rng.gumbel(size=logits.shape)).argmax(1)
             if step < len(begun):
                 actions[0, step] = begun[step]

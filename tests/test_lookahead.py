@@ -136,6 +136,7 @@ def test_it_teaches_pixels(env: VecEnv) -> None:
         (BITS, {"steps": 0}, "steps of a lookahead"),
         (BITS, {"n_futures": 1.5}, "n_futures of a lookahead"),
         (BITS, {"steps": 10}, "cannot plan 40"),
+        (BITS, {"temperature": 0.0}, "temperature of a lookahead"),
         (BITS, {"margin": 0.0}, "margin of a lookahead"),
     ],
 )
