@@ -27,7 +27,7 @@ from gym_taskdistill.distill.action_distributions import Categorical, DiagGaussi
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.lookahead import FROM_RAM, states
+from gym_taskdistill.lookahead import FROM_RAM, snapshots
 from gym_taskdistill.policy import DistilledPolicy
 from gym_taskdistill.tasks import Task
 
@@ -203,7 +203,7 @@ def recording_env(
     if expert_task.spec.id != task.spec.id or from_ram is None:
         raise TaskDistillError(f"An expert of {expert_task} cannot play {task}.")
     if looks_ahead:
-        return make_vec_env(task.make_env, n_envs=n_envs), states
+        return make_vec_env(task.make_env, n_envs=n_envs), snapshots
 
     def view(env: VecEnv, observations: np.ndarray) -> np.ndarray:
         return from_ram(np.stack([ale.getRAM() for ale in env.get_attr("ale")]))

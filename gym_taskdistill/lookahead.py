@@ -35,9 +35,13 @@ FROM_RAM: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def states(env: VecEnv, observations: np.ndarray) -> list[ALEState]:
+#: An emulator's state, and a key of the screen that it shows.
+Snapshot = tuple["ALEState", bytes]
+
+
+def snapshots(env: VecEnv, observations: np.ndarray) -> list[Snapshot]:
     """Copy the emulators' states of single Atari envs: the view of a `Lookahead`."""
-    return [ale.cloneState() for ale in env.get_attr("ale")]
+    return [(ale.cloneState(), _screen_key(ale)) for ale in env.get_attr("ale")]
 
 
 class Lookahead:
@@ -48,8 +52,9 @@ class Lookahead:
     plan, until the next is made; what follows them is one of the futures then. The expert's logits are the
     policy's own, but the planned action leads the others.
 
-    Plans are remembered: in a state that it has been in, the expert does the same again, whoever played to
-    get there. Without sticky actions games that start alike then go alike.
+    Plans are remembered by the screen: whenever it looks the same the expert does the same again, whoever
+    played to get there. What it does can be learned by who sees no more than that, and without sticky actions
+    games that look alike at the start go alike.
 
     Args:
         policy: From observations ``(n, *obs_shape)`` to logits, such as `as_expert` gives.
@@ -119,26 +124,25 @@ class Lookahead:
         }
         return {**self.__dict__, **own}
 
-    def __call__(self, states: Sequence[ALEState]) -> np.ndarray:
-        """Return the logits of all actions in each of some states, ``(n, n_actions)``, float32."""
+    def __call__(self, snapshots: Sequence[Snapshot]) -> np.ndarray:
+        """Return the logits of all actions for each of some snapshots, ``(n, n_actions)``, float32."""
         (emulator,) = self._copies(1)
-        rams = np.empty((len(states), emulator.getRAMSize()), dtype=np.uint8)
-        for i, state in enumerate(states):
+        rams = np.empty((len(snapshots), emulator.getRAMSize()), dtype=np.uint8)
+        for i, (state, _) in enumerate(snapshots):
             emulator.restoreState(state)
             rams[i] = emulator.getRAM()
         logits = np.array(self.policy(self._view(rams)), dtype=np.float32)
-        if logits.shape != (len(states), self._n_actions):
+        if logits.shape != (len(snapshots), self._n_actions):
             raise TaskDistillError(
-                f"The policy gives outputs of shape {logits.shape} for {len(states)} states of "
+                f"The policy gives outputs of shape {logits.shape} for {len(snapshots)} states of "
                 f"{self._n_actions} actions."
             )
-        keys = [_key(state) for state in states]
-        unknown = {key: state for key, state in zip(keys, states, strict=True) if key not in self._actions}
-        for plan in self._map([(state, self._rests.get(key, [])) for key, state in unknown.items()]):
+        unknown = {key: (state, key) for state, key in snapshots if key not in self._actions}
+        for plan in self._map([(snapshot, self._rests.get(key, [])) for key, snapshot in unknown.items()]):
             for key, action in zip(plan.keys, plan.actions, strict=True):
                 self._actions.setdefault(key, action)
             self._rests.setdefault(plan.end, plan.rest)
-        for row, key in zip(logits, keys, strict=True):
+        for row, (_, key) in zip(logits, snapshots, strict=True):
             planned = self._actions[key]
             others = np.delete(row, planned).max(initial=-np.inf)
             row[planned] = max(row[planned], others + self.margin)
@@ -150,7 +154,7 @@ class Lookahead:
             self._pool.shutdown()
             self._pool = None
 
-    def _map(self, problems: Sequence[tuple[ALEState, list[int]]]) -> list[_Plan]:
+    def _map(self, problems: Sequence[tuple[Snapshot, list[int]]]) -> list[_Plan]:
         if self._n_processes == 1 or len(problems) < 2:
             return [self._plan(*problem) for problem in problems]
         if self._pool is None:
@@ -162,10 +166,11 @@ class Lookahead:
             )
         return list(self._pool.map(_plan, *zip(*problems, strict=True)))
 
-    def _plan(self, state: ALEState, begun: list[int]) -> _Plan:
+    def _plan(self, snapshot: Snapshot, begun: list[int]) -> _Plan:
         """Plan from a state on, where a future that begins with some actions was the best before."""
-        # The state's own, so that plans depend neither on their order nor on the processes.
-        rng = np.random.default_rng(list(_key(state)))
+        state, key = snapshot
+        # The screen's own, so that plans do not depend on the processes.
+        rng = np.random.default_rng(list(key))
         emulators = self._copies(self.n_futures)
         buttons = self._buttons(emulators[0])
         for emulator in emulators:
@@ -194,10 +199,10 @@ class Lookahead:
         future: list[int] = actions[best, : kept[best] + 1].tolist()
         (emulator,) = self._copies(1)
         emulator.restoreState(state)
-        keys = [_key(state)]
+        keys = [key]
         for action in future[: self.replan_every]:
             emulator.act(buttons[action])
-            keys.append(_key(emulator.cloneState()))
+            keys.append(_screen_key(emulator))
         return _Plan(keys[:-1], future[: self.replan_every], keys[-1], future[self.replan_every :])
 
     def _copies(self, n: int) -> list[ALEInterface]:
@@ -225,9 +230,9 @@ class _Plan:
     """Actions from a state on.
 
     Attributes:
-        keys: Of the states in which they are due.
+        keys: Of the screens at which they are due.
         actions: The actions.
-        end: Key of the state they lead to.
+        end: Key of the screen they lead to.
         rest: What follows them in the future that they are of.
     """
 
@@ -237,9 +242,8 @@ class _Plan:
     rest: list[int]
 
 
-def _key(state: ALEState) -> bytes:
-    """Tell emulators' states apart."""
-    return hashlib.blake2b(state.serialize(), digest_size=16).digest()
+def _screen_key(emulator: ALEInterface) -> bytes:
+    return hashlib.blake2b(emulator.getScreen().tobytes(), digest_size=16).digest()
 
 
 _of_this_process: Lookahead | None = None
@@ -253,6 +257,6 @@ def _start(lookahead: CloudpickleWrapper) -> None:
     _of_this_process = lookahead.var
 
 
-def _plan(state: ALEState, begun: list[int]) -> _Plan:
+def _plan(snapshot: Snapshot, begun: list[int]) -> _Plan:
     assert _of_this_process is not None
-    return _of_this_process._plan(state, begun)
+    return _of_this_process._plan(snapshot, begun)

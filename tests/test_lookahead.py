@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ale_py import ALEState
 from stable_baselines3.common.vec_env import VecEnv
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.imitation import Expert, act, one_action, record, recording_env
-from gym_taskdistill.lookahead import Lookahead, states
+from gym_taskdistill.lookahead import Lookahead, Snapshot, snapshots
 from gym_taskdistill.tasks import Task
 
 PIXELS = Task("SpaceInvadersNoFrameskip-v4")
@@ -27,7 +26,7 @@ def anything(observations: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def env() -> VecEnv:
     env, view = recording_env(PIXELS, 2, BITS, looks_ahead=True)
-    assert view is states
+    assert view is snapshots
     return env
 
 
@@ -37,7 +36,7 @@ def play(env: VecEnv, expert: Expert, n: int) -> tuple[float, int]:
     env.reset()
     points = 0.0
     for _ in range(n):
-        _, rewards, _, infos = env.step(act(expert(states(env, np.empty(0))), env.action_space, RNG))
+        _, rewards, _, infos = env.step(act(expert(snapshots(env, np.empty(0))), env.action_space, RNG))
         points += rewards[0]
     return points, infos[0]["lives"]
 
@@ -69,7 +68,7 @@ def test_a_planned_action_leads_the_policys_own(env: VecEnv) -> None:
     env.reset()
     leads = set()
     for _ in range(20):
-        (logits, _) = look(states(env, np.empty(0)))
+        (logits, _) = look(snapshots(env, np.empty(0)))
         planned = int(logits.argmax())
         leads.add(planned)
         others = np.delete(own, planned)
@@ -93,7 +92,7 @@ def test_it_remembers_what_it_planned(env: VecEnv) -> None:
         env.reset()
         plans = []
         for _ in range(n):
-            here = states(env, np.empty(0))
+            here = snapshots(env, np.empty(0))
             del asked[:]
             actions = look(here).argmax(1)
             plans.append(len(asked) - 1)  # once for the logits
@@ -111,7 +110,7 @@ def test_it_remembers_what_it_planned(env: VecEnv) -> None:
 def test_processes_share_the_plans(env: VecEnv) -> None:
     env.seed(0)
     env.reset()
-    here: list[ALEState] = states(env, np.empty(0))
+    here: list[Snapshot] = snapshots(env, np.empty(0))
     settings = {"n_futures": 2, "steps": 10, "replan_every": 5}
     alone = Lookahead(IDLE, BITS, **settings)(here)
     together = Lookahead(IDLE, BITS, n_processes=2, **settings)
@@ -122,7 +121,7 @@ def test_processes_share_the_plans(env: VecEnv) -> None:
 
 
 def test_it_teaches_pixels(env: VecEnv) -> None:
-    recording = record(Lookahead(IDLE, BITS, n_futures=2, steps=3, replan_every=3), env, 8, view=states)
+    recording = record(Lookahead(IDLE, BITS, n_futures=2, steps=3, replan_every=3), env, 8, view=snapshots)
     assert recording.observations.shape == (8, 4, 84, 84)
     assert recording.targets.shape == (8, 6)
 
@@ -148,4 +147,4 @@ def test_what_cannot_look_ahead_is_refused(task: Task | None, settings: dict, me
 def test_a_policy_of_another_shape_is_refused(env: VecEnv) -> None:
     look = Lookahead(lambda obs: np.zeros((len(obs), 4)), BITS)
     with pytest.raises(TaskDistillError, match="outputs of shape"):
-        look(states(env, np.empty(0)))
+        look(snapshots(env, np.empty(0)))
