@@ -66,6 +66,8 @@ def test_a_planned_action_leads_the_policys_own(env: VecEnv) -> None:
     )
     env.seed(0)
     env.reset()
+    for _ in range(75):  # until there is something to see: plans are remembered by the screen
+        env.step(np.full(2, 4))
     leads = set()
     for _ in range(20):
         (logits, _) = look(snapshots(env, np.empty(0)))
@@ -90,6 +92,8 @@ def test_it_remembers_what_it_planned(env: VecEnv) -> None:
     def first_plans(n: int) -> list[int]:
         env.seed(0)
         env.reset()
+        for _ in range(75):  # until there is something to see: plans are remembered by the screen
+            env.step(np.full(2, 4))
         plans = []
         for _ in range(n):
             here = snapshots(env, np.empty(0))
