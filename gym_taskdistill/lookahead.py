@@ -106,23 +106,16 @@ class Lookahead:
         self._n_actions = n_outputs(task.action_space)
         self._view = FROM_RAM[str(seen)]
         self._emulators: list[ALEInterface] = []
-        self._actions: dict[bytes, int] = {}  # what is planned, by the key of a state
-        self._rests: dict[
-            bytes, list[int]
-        ] = {}  # how futures went on, by the key of the state where plans end
+        # By the key of a screen: what is planned there, and how the future whose plan ends there went on.
+        self._actions: dict[bytes, int] = {}
+        self._rests: dict[bytes, list[int]] = {}
         self._n_processes = n_processes
         self._pool: ProcessPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what cannot be copied to another process."""
-        own: dict[str, Any] = {
-            "_emulators": [],
-            "_actions": {},
-            "_rests": {},
-            "_pool": None,
-            "_n_processes": 1,
-        }
-        return {**self.__dict__, **own}
+        fresh: dict[str, Any] = {"_emulators": [], "_actions": {}, "_rests": {}}
+        return {**self.__dict__, **fresh, "_pool": None, "_n_processes": 1}
 
     def __call__(self, snapshots: Sequence[Snapshot]) -> np.ndarray:
         """Return the logits of all actions for each of some snapshots, ``(n, n_actions)``, float32."""
