@@ -248,7 +248,7 @@ def record(
         n_steps: Env steps, rounded up to a multiple of the number of envs.
         behaviour: Who plays, such as the learners themselves so that the expert corrects their mistakes
             (DAgger; Ross et al. 2011); by default the expert, sampling discrete actions.
-        beta: Fraction of the actions in which the expert stands in for who plays.
+        beta: Fraction of the actions in which the expert stands in for who plays, from 0 to 1.
         noise: Fraction of random actions, which lead the player off its usual path.
         view: What the expert sees instead of the observations, from the env and these.
         seed: Seed of the env and of the actions.
@@ -258,8 +258,10 @@ def record(
         The recording.
 
     Raises:
-        TaskDistillError: The expert's outputs do not fit the env's actions.
+        TaskDistillError: The expert's outputs do not fit the env's actions, or beta is no fraction.
     """
+    if not 0 <= beta <= 1:
+        raise TaskDistillError(f"beta must lie between 0 and 1, but is {beta!r}.")
     rng = np.random.default_rng(seed)
     env.seed(seed)
     obs = env.reset()
@@ -318,6 +320,7 @@ def imitate(
     *,
     draw_every: int = 1,
     temperature: float = 1.0,
+    progress_remaining: tuple[float, float] = (1.0, 1.0),
 ) -> float:
     """Distil a recording: fresh learners, trained on the dataset, should act as the expert does.
 
@@ -325,8 +328,7 @@ def imitate(
     cross-entropy between the expert's actions and theirs (discrete), or the squared error of their means
     within the box (continuous, see `clipped_error`; the log standard deviation is left alone), in units of
     the variance of the expert's: 1 is what learners miss that always do the same. Dataset, inner
-    learning rate and encoder learn, with the optimiser and the learning rates that PPMO starts with; the
-    critic does not.
+    learning rate and encoder learn, with PPMO's optimiser and learning rates; the critic does not.
 
     Args:
         model: Whose dataset and encoder to improve; its `learn` may follow.
@@ -338,6 +340,8 @@ def imitate(
             millions of weights takes longer than an update.
         temperature: Divides the expert's logits, > 0: below 1 learners become surer than it is,
             above 1 they explore more (Hinton et al. 2015). Means of continuous actions have none.
+        progress_remaining: What the schedules of the learning rates are told at the first and after the last
+            update: from 1, their start, to 0, their end.
 
     Returns:
         Mean loss over the last 100 updates.
@@ -360,12 +364,13 @@ def imitate(
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None and normalizer.norm_obs:
         normalizer.obs_rms.update(recording.observations)
-    for group in model.optimizer.param_groups:
-        group["lr"] = model.schedules[group["name"]](1.0)
+    start, end = progress_remaining
     params = [p for group in model.optimizer.param_groups for p in group["params"]]
     variance = _variance(model.action_space, recording.targets)
     losses: list[Tensor] = []
     for update in range(1, n_updates + 1):
+        for group in model.optimizer.param_groups:
+            group["lr"] = model.schedules[group["name"]](start + (end - start) * (update - 1) / n_updates)
         indices = torch.randint(
             len(recording),
             (model.n_learners, batch_size // model.n_learners),

@@ -34,6 +34,8 @@ FROM_RAM: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "bits": lambda rams: np.unpackbits(rams, axis=1),
 }
 
+#: Futures that one process tries side by side; a policy is asked for the actions of all of them at once.
+TOGETHER = 8
 
 #: An emulator's state, and a key of the screen that it shows.
 Snapshot = tuple["ALEState", bytes]
@@ -131,10 +133,15 @@ class Lookahead:
                 f"{self._n_actions} actions."
             )
         unknown = {key: (state, key) for state, key in snapshots if key not in self._actions}
-        for plan in self._map([(snapshot, self._rests.get(key, [])) for key, snapshot in unknown.items()]):
-            for key, action in zip(plan.keys, plan.actions, strict=True):
-                self._actions.setdefault(key, action)
-            self._rests.setdefault(plan.end, plan.rest)
+        sizes = [min(TOGETHER, self.n_futures - first) for first in range(0, self.n_futures, TOGETHER)]
+        problems = [
+            _Problem(snapshot, i, size, [] if i else self._rests.get(key, []))
+            for key, snapshot in unknown.items()
+            for i, size in enumerate(sizes)
+        ]
+        futures = iter(self._map(problems))
+        for snapshot in unknown.values():
+            self._remember(snapshot, max((next(futures) for _ in sizes), key=lambda future: future.worth))
         for row, (_, key) in zip(logits, snapshots, strict=True):
             planned = self._actions[key]
             others = np.delete(row, planned).max(initial=-np.inf)
@@ -147,9 +154,9 @@ class Lookahead:
             self._pool.shutdown()
             self._pool = None
 
-    def _map(self, problems: Sequence[tuple[Snapshot, list[int]]]) -> list[_Plan]:
+    def _map(self, problems: Sequence[_Problem]) -> list[_Future]:
         if self._n_processes == 1 or len(problems) < 2:
-            return [self._plan(*problem) for problem in problems]
+            return [self._best_future(problem) for problem in problems]
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self._n_processes,
@@ -157,28 +164,29 @@ class Lookahead:
                 initializer=_start,
                 initargs=(CloudpickleWrapper(self),),
             )
-        return list(self._pool.map(_plan, *zip(*problems, strict=True)))
+        return list(self._pool.map(_best_future, problems))
 
-    def _plan(self, snapshot: Snapshot, begun: list[int]) -> _Plan:
-        """Plan from a state on, where a future that begins with some actions was the best before."""
-        state, key = snapshot
-        # The screen's own, so that plans do not depend on the processes.
-        rng = np.random.default_rng(list(key))
-        emulators = self._copies(self.n_futures)
+    def _best_future(self, problem: _Problem) -> _Future:
+        """Try some futures of a state."""
+        state, key = problem.snapshot
+        # Of the screen and no more, so that plans do not depend on the processes.
+        rng = np.random.default_rng([*key, problem.index])
+        n = problem.n_futures
+        emulators = self._copies(n)
         buttons = self._buttons(emulators[0])
         for emulator in emulators:
             emulator.restoreState(state)
         lives = emulators[0].lives()
-        actions = np.zeros((self.n_futures, self.steps), dtype=int)
-        points = np.zeros(self.n_futures)
-        kept = np.full(self.n_futures, self.steps)  # steps before a loss
-        playing = np.arange(self.n_futures)
+        actions = np.zeros((n, self.steps), dtype=int)
+        points = np.zeros(n)
+        kept = np.full(n, self.steps)  # steps before a loss
+        playing = np.arange(n)
         for step in range(self.steps):
             rams = np.stack([emulators[i].getRAM() for i in playing])
             logits = self.policy(self._view(rams)) / self.temperature
             actions[playing, step] = (logits + rng.gumbel(size=logits.shape)).argmax(1)
-            if step < len(begun):
-                actions[0, step] = begun[step]
+            if step < len(problem.begun):
+                actions[0, step] = problem.begun[step]
             for i in playing.tolist():
                 emulator = emulators[i]
                 reward = emulator.act(buttons[actions[i, step]])
@@ -188,15 +196,21 @@ class Lookahead:
             playing = playing[kept[playing] > step]
             if not playing.size:
                 break
-        best = max(range(self.n_futures), key=lambda i: (kept[i], points[i]))
-        future: list[int] = actions[best, : kept[best] + 1].tolist()
+        best = max(range(n), key=lambda i: (kept[i], points[i]))
+        worth = (int(kept[best]), float(points[best]))
+        return _Future(worth, actions[best, : kept[best] + 1].tolist())
+
+    def _remember(self, snapshot: Snapshot, future: _Future) -> None:
+        """Make the first actions of a future the plan of a state and of those that they lead to."""
+        state, key = snapshot
         (emulator,) = self._copies(1)
+        buttons = self._buttons(emulator)
         emulator.restoreState(state)
-        keys = [key]
-        for action in future[: self.replan_every]:
+        for action in future.actions[: self.replan_every]:
+            self._actions.setdefault(key, action)
             emulator.act(buttons[action])
-            keys.append(_screen_key(emulator))
-        return _Plan(keys[:-1], future[: self.replan_every], keys[-1], future[self.replan_every :])
+            key = _screen_key(emulator)
+        self._rests.setdefault(key, future.actions[self.replan_every :])
 
     def _copies(self, n: int) -> list[ALEInterface]:
         """Return emulators of the game."""
@@ -219,20 +233,34 @@ class Lookahead:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Actions from a state on.
+class _Problem:
+    """Some futures of a state that are to be tried together.
 
     Attributes:
-        keys: Of the screens at which they are due.
-        actions: The actions.
-        end: Key of the screen they lead to.
-        rest: What follows them in the future that they are of.
+        snapshot: The state.
+        index: Which of the state's problems it is.
+        n_futures: How many futures.
+        begun: Actions with which the first of them begins.
     """
 
-    keys: list[bytes]
+    snapshot: Snapshot
+    index: int
+    n_futures: int
+    begun: list[int]
+
+
+@dataclass(frozen=True)
+class _Future:
+    """What may follow a state.
+
+    Attributes:
+        worth: Steps before anything is lost, and points gained: the more of the first, then of the second,
+            the better.
+        actions: The actions, the one that loses included.
+    """
+
+    worth: tuple[int, float]
     actions: list[int]
-    end: bytes
-    rest: list[int]
 
 
 def _screen_key(emulator: ALEInterface) -> bytes:
@@ -250,6 +278,6 @@ def _start(lookahead: CloudpickleWrapper) -> None:
     _of_this_process = lookahead.var
 
 
-def _plan(snapshot: Snapshot, begun: list[int]) -> _Plan:
+def _best_future(problem: _Problem) -> _Future:
     assert _of_this_process is not None
-    return _of_this_process._plan(snapshot, begun)
+    return _of_this_process._best_future(problem)

@@ -60,9 +60,11 @@ class ImitationPlan:
         n_envs: Envs that are recorded side by side.
         n_steps: Env steps of a recording.
         n_rounds: Number of recordings; the expert plays in the first, the learners in the later ones.
-        n_updates: Updates after each recording, on all recordings so far.
+        n_updates: Updates after each recording, on all recordings so far. The schedules of PPMO's learning
+            rates run once over all rounds, and again over PPMO.
         batch_size: Observations in an update.
-        beta: Fraction of the learners' actions in which the expert stands in for them.
+        beta: Fraction of the learners' actions in which the expert stands in for them, in the second
+            round; its square in the third, and so on (DAgger; Ross et al. 2011).
         noise: Fraction of random actions in the recordings.
         draw_every: Updates for which learners are kept before others are drawn.
         temperature: Divides the expert's logits (discrete actions): below 1 learners become surer than it is.

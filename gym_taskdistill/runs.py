@@ -236,7 +236,7 @@ class Run:
                             env,
                             plan.n_steps,
                             behaviour=behaviour,
-                            beta=plan.beta,
+                            beta=plan.beta**i,
                             noise=plan.noise,
                             view=view,
                             seed=RECORDING_SEED + self.seed + i,
@@ -258,6 +258,7 @@ class Run:
                         draw_every=plan.draw_every,
                         temperature=plan.temperature,
                         progress=report,
+                        progress_remaining=(1 - i / plan.n_rounds, 1 - (i + 1) / plan.n_rounds),
                     )
 
     def _finish(self, name: str, dataset: DistilledDataset, model: PPMO) -> DistilledDataset:

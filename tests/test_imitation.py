@@ -136,6 +136,8 @@ def test_somebody_else_may_play(zoo_policy: DistilledPolicy) -> None:
     played.clear()
     record(expert, Spy(cart_pole()), 400, behaviour=Stubborn(), beta=0.8)  # type: ignore[arg-type]
     assert 0.2 < (np.stack(played) == 3).mean() < 0.6  # 0.2 + 0.8 / 4
+    with pytest.raises(TaskDistillError, match="beta must lie between 0 and 1, but is 1.5"):
+        record(expert, cart_pole(), 4, beta=1.5)
 
 
 def test_the_expert_may_see_something_else(zoo_policy: DistilledPolicy) -> None:
@@ -276,6 +278,19 @@ def test_learners_are_drawn_as_often_as_asked(
     assert len(draws) == 3
     with pytest.raises(TaskDistillError, match="draw_every must be an integer >= 1, but is 0"):
         imitate(model, recording, 1, 64, draw_every=0)
+
+
+def test_learning_rates_follow_their_schedules(zoo_policy: DistilledPolicy) -> None:
+    env = cart_pole()
+    recording = record(as_expert(zoo_policy), env, 200)
+    model = PPMO("alpha_c", env, batch_size=64, seed=1, device="cpu")
+    told: list[float] = []
+    schedule = model.schedules["dataset"] = lambda remaining: (told.append(remaining), 0.1 * remaining)[1]  # type: ignore[assignment]
+    imitate(model, recording, 2, 64)
+    imitate(model, recording, 4, 64, progress_remaining=(0.6, 0.2))
+    assert told == pytest.approx([1, 1, 0.6, 0.5, 0.4, 0.3])
+    (rate,) = (group["lr"] for group in model.optimizer.param_groups if group["name"] == "dataset")
+    assert rate == pytest.approx(schedule(0.3))
 
 
 def test_imitation_is_reproducible(zoo_policy: DistilledPolicy) -> None:
