@@ -364,6 +364,14 @@ def imitate(
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None and normalizer.norm_obs:
         normalizer.obs_rms.update(recording.observations)
+    # To a GPU at once, and not row by row.
+    observations = (
+        recording.observations if normalizer is None else normalizer.normalize_obs(recording.observations)
+    )
+    all_obs, all_targets = (
+        model.to_tensor(observations),
+        torch.as_tensor(recording.targets, device=model.device),
+    )
     start, end = progress_remaining
     params = [p for group in model.optimizer.param_groups for p in group["params"]]
     variance = _variance(model.action_space, recording.targets)
@@ -377,13 +385,9 @@ def imitate(
             generator=model.generator,
             device=model.device,
         )
-        obs = recording.observations[indices.cpu().numpy()]
-        if normalizer is not None:
-            obs = normalizer.normalize_obs(obs)
-        targets = torch.as_tensor(recording.targets[indices.cpu().numpy()], device=model.device) / temperature
         if (update - 1) % draw_every == 0:
             model.policy.sample_learners(model.generator)
-        loss = _loss(model, obs, targets) / variance
+        loss = _loss(model, all_obs[indices], all_targets[indices] / temperature) / variance
         model.optimizer.zero_grad()
         loss.backward()
         distributed.average_gradients(params)
@@ -407,9 +411,9 @@ def _variance(space: spaces.Space[Any], targets: np.ndarray) -> float:
     return 1.0 if (clipped == clipped[0]).all() else float(clipped.var(axis=0).mean())
 
 
-def _loss(model: PPMO, obs: np.ndarray, targets: Tensor) -> Tensor:
+def _loss(model: PPMO, obs: Tensor, targets: Tensor) -> Tensor:
     policy = model.policy
-    features = policy.features(policy.preprocess(model.to_tensor(obs)))
+    features = policy.features(policy.preprocess(obs))
     distribution = policy.train_learners(create_graph=True).act(features, policy.trunk)
     if isinstance(distribution, Categorical):
         return -(targets.softmax(-1) * distribution.log_probs).sum(-1).mean()
