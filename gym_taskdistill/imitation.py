@@ -6,6 +6,7 @@ cheaper than PPMO where simulation or exploration is what costs, and PPMO can go
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from gym_taskdistill.distill.action_distributions import Categorical, DiagGaussi
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.files import replacing
 from gym_taskdistill.lookahead import FROM_RAM, snapshots
 from gym_taskdistill.policy import DistilledPolicy
 from gym_taskdistill.tasks import Task
@@ -75,6 +77,24 @@ class Recording:
             np.concatenate([r.observations for r in recordings]),
             np.concatenate([r.targets for r in recordings]),
         )
+
+    def save(self, path: Path) -> None:
+        """Write a compressed ``.npz`` to a temporary name and rename it, so that it is never half there."""
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, observations=self.observations, targets=self.targets)
+
+    @classmethod
+    def load(cls, path: Path) -> Recording:
+        """Read what `save` wrote.
+
+        Raises:
+            TaskDistillError: The file cannot be read.
+        """
+        try:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                return cls(file["observations"], file["targets"])
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise TaskDistillError(f'The recording "{path}" cannot be read: {error}') from None
 
 
 def as_expert(model: BaseAlgorithm | DistilledPolicy | Expert) -> Expert:
@@ -393,6 +413,7 @@ def imitate(
         distributed.average_gradients(params)
         torch.nn.utils.clip_grad_norm_(params, model.max_grad_norm)
         model.optimizer.step()
+        model._n_updates += 1
         losses = [*losses[-99:], loss.detach()]
         if progress is not None and update % 100 == 0:
             progress(update, float(torch.stack(losses).mean()))

@@ -176,6 +176,10 @@ class Recipe:
             _refuse_unknown(imitation, [f.name for f in fields(ImitationPlan)], f"{source}, imitation")
             if not isinstance(imitation.get("expert"), str):
                 raise RecipeError(f"{source}, imitation: expert must name a dataset, a zoo entry or a model.")
+            for name in ("n_envs", "n_steps", "n_rounds", "n_updates", "batch_size"):
+                value = imitation.get(name, 1)
+                if not isinstance(value, int) or value < 1:
+                    raise RecipeError(f"{source}, imitation: {name} must be an integer >= 1, not {value!r}.")
             lookahead = imitation.get("lookahead")
             if not isinstance(lookahead, dict | None):
                 raise RecipeError(f"{source}, imitation: lookahead must be a mapping, but is {lookahead!r}.")

@@ -55,7 +55,8 @@ class Run:
     """A run and its folder.
 
     The folder holds ``run.yaml`` (recipe, seed, start), ``command.txt``, ``versions.json``, TensorBoard
-    events, ``checkpoint.pt``, ``evaluations.csv``, the best and the last dataset, and the critic of the best.
+    events, ``checkpoint.pt``, ``evaluations.csv``, the best and the last dataset, and the critic of the best;
+    while it imitates, what it recorded.
 
     Attributes:
         folder: The folder.
@@ -132,14 +133,13 @@ class Run:
         model.set_logger(Logger(str(self.folder), list(outputs)))
         if self.checkpoint.is_file():
             model.load_checkpoint(self.checkpoint)
-        else:
-            if self.warm_start is not None:
-                model.load_dataset(DistilledDataset.load(self.warm_start))
-                critic = critic_path(Path(self.warm_start))
-                if critic.is_file() and not critic_file.read(model, critic) and is_first:
-                    tqdm.write(f'"{critic.name}" does not fit this recipe: the critic starts afresh.')
-            if recipe.imitation is not None:
-                self._imitate(model, recipe.imitation, progress_bar and is_first)
+        elif self.warm_start is not None:
+            model.load_dataset(DistilledDataset.load(self.warm_start))
+            critic = critic_path(Path(self.warm_start))
+            if critic.is_file() and not critic_file.read(model, critic) and is_first:
+                tqdm.write(f'"{critic.name}" does not fit this recipe: the critic starts afresh.')
+        if recipe.imitation is not None and not model.num_timesteps:
+            self._imitate(model, recipe.imitation, progress_bar and is_first)
         plan, total = recipe.evaluation, recipe.total_timesteps
         best = BestDatasetCallback(
             recipe.task,
@@ -213,53 +213,64 @@ class Run:
         return VecNormalize(env, gamma=gamma)
 
     def _imitate(self, model: PPMO, plan: ImitationPlan, progress_bar: bool) -> None:
-        """Distil from an expert before PPMO; what follows starts as if from a dataset."""
+        """Distil from an expert before PPMO, from the newest checkpoint on; there is one after each round.
+
+        It ends as if it had not been interrupted, but for an expert that looks ahead: that forgets its plans.
+        """
         expert, expert_task = load_expert(plan.expert, self.recipe.task.action_space)
+        done = model._n_updates // plan.n_updates
+        files = [self.folder / f"recording_{distributed.rank()}_{i}.npz" for i in range(plan.n_rounds)]
         with contextlib.ExitStack() as stack:
             if plan.lookahead is not None:
                 look = Lookahead(expert, expert_task, n_processes=torch.get_num_threads(), **plan.lookahead)
                 expert = stack.enter_context(contextlib.closing(look))
             env, view = recording_env(self.recipe.task, plan.n_envs, expert_task, plan.lookahead is not None)
             stack.callback(env.close)
-            recordings: list[Recording] = []
-            with tqdm(total=plan.n_rounds * plan.n_updates, unit="update", disable=not progress_bar) as bar:
+            bar = stack.enter_context(
+                tqdm(
+                    total=plan.n_rounds * plan.n_updates,
+                    initial=model._n_updates,
+                    unit="update",
+                    disable=not progress_bar,
+                )
+            )
 
-                def recorded(n: int) -> None:
-                    text = f"recorded {n:,} of {plan.n_steps:,} steps"
-                    bar.set_postfix_str(text, refresh=n // plan.n_envs % 10 == 0)
+            def recorded(n: int) -> None:
+                text = f"recorded {n:,} of {plan.n_steps:,} steps"
+                bar.set_postfix_str(text, refresh=n // plan.n_envs % 10 == 0)
 
-                for i in range(plan.n_rounds):
-                    behaviour = CurrentLearners(model) if i else None
-                    recordings.append(
-                        record(
-                            expert,
-                            env,
-                            plan.n_steps,
-                            behaviour=behaviour,
-                            beta=plan.beta**i,
-                            noise=plan.noise,
-                            view=view,
-                            seed=RECORDING_SEED + self.seed + i,
-                            progress=recorded,
-                        )
-                    )
+            def report(_: int, loss: float) -> None:
+                bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
+                bar.update(100)
+                model.logger.record("imitation/loss", loss)
+                model.logger.dump(model._n_updates)
 
-                    def report(update: int, loss: float, before: int = i * plan.n_updates) -> None:
-                        bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
-                        bar.update(100)
-                        model.logger.record("imitation/loss", loss)
-                        model.logger.dump(before + update)
-
-                    imitate(
-                        model,
-                        Recording.join(recordings),
-                        plan.n_updates,
-                        plan.batch_size,
-                        draw_every=plan.draw_every,
-                        temperature=plan.temperature,
-                        progress=report,
-                        progress_remaining=(1 - i / plan.n_rounds, 1 - (i + 1) / plan.n_rounds),
-                    )
+            for i in range(done, plan.n_rounds):
+                if not files[i].is_file():
+                    record(
+                        expert,
+                        env,
+                        plan.n_steps,
+                        behaviour=CurrentLearners(model) if i else None,
+                        beta=plan.beta**i,
+                        noise=plan.noise,
+                        view=view,
+                        seed=RECORDING_SEED + self.seed + i,
+                        progress=recorded,
+                    ).save(files[i])
+                imitate(
+                    model,
+                    Recording.join([Recording.load(file) for file in files[: i + 1]]),
+                    plan.n_updates,
+                    plan.batch_size,
+                    draw_every=plan.draw_every,
+                    temperature=plan.temperature,
+                    progress=report,
+                    progress_remaining=(1 - i / plan.n_rounds, 1 - (i + 1) / plan.n_rounds),
+                )
+                model.save_checkpoint(self.checkpoint)
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def _finish(self, name: str, dataset: DistilledDataset, model: PPMO) -> DistilledDataset:
         """Complete the card of a dataset and save it under ``name``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_a_recording_is_what_was_seen_and_what_the_expert_would_do(zoo_policy: D
     assert (again.observations == recording.observations).all()
     assert (other.observations != recording.observations).any()
     assert len(Recording.join([recording, other])) == 24
+
+
+def test_a_recording_is_written_and_read(tmp_path: Path) -> None:
+    recording = Recording(np.arange(12, dtype=np.uint8).reshape(3, 2, 2), np.eye(3, dtype=np.float32))
+    recording.save(tmp_path / "one.npz")
+    read = Recording.load(tmp_path / "one.npz")
+    assert read.observations.dtype == np.uint8 and (read.observations == recording.observations).all()
+    assert (read.targets == recording.targets).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["one.npz"]
+    (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])
+    with pytest.raises(TaskDistillError, match=r"two.npz\" cannot be read"):
+        Recording.load(tmp_path / "two.npz")
 
 
 def test_somebody_else_may_play(zoo_policy: DistilledPolicy) -> None:

@@ -8,19 +8,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gym_taskdistill import recipes
+from gym_taskdistill import recipes, runs
 from gym_taskdistill.atari_vec_env import AtariTraining
 from gym_taskdistill.distill.critic_file import critic_path
 from gym_taskdistill.distill.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.evaluation import evaluate
+from gym_taskdistill.imitation import imitate
 from gym_taskdistill.recipes import Recipe
 from gym_taskdistill.runs import Run
 
@@ -142,8 +144,8 @@ def test_a_warm_start_takes_the_critic_beside_the_dataset(uninterrupted: Run, tm
         assert torch.equal(last[name], value)
 
 
-def test_a_run_may_begin_by_imitation(tmp_path: Path) -> None:
-    recipe = short_recipe(
+def imitating_recipe() -> Recipe:
+    return short_recipe(
         total_timesteps=2048,
         learning_rate=0.02,
         **{
@@ -154,12 +156,29 @@ def test_a_run_may_begin_by_imitation(tmp_path: Path) -> None:
             "critic_warmup": 2048,  # so that nothing is learned but by imitation
         },
     )
-    run = Run.create(recipe, 0, tmp_path, "imitation")
+
+
+def test_a_run_may_begin_by_imitation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create(imitating_recipe(), 0, tmp_path, "imitation")
     dataset = run.execute(progress_bar=False)
-    again = Run.create(recipe, 0, tmp_path, "again").execute(progress_bar=False)
-    assert torch.equal(dataset.x, again.x)
     assert dataset.card.recipe["imitation"]["expert"] == "CartPoleND-v0/n=1,k_min"
     assert evaluate(dataset, 20, 4, seed=9).mean > 200  # random rows: about 20
+    assert not list(run.folder.glob("recording*"))
+
+    def interrupted(*args: Any, **kwargs: Any) -> float:
+        if kwargs["progress_remaining"][0] == 0.5:
+            raise KeyboardInterrupt
+        return imitate(*args, **kwargs)
+
+    other = Run.create(imitating_recipe(), 0, tmp_path, "again")
+    monkeypatch.setattr(runs, "imitate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        other.execute(progress_bar=False)
+    assert len(list(other.folder.glob("recording*.npz"))) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "record", None)  # both recordings are there
+    Run.open(other.folder).execute(progress_bar=False)
+    assert_same_run(run, other)
 
 
 def test_the_score_uses_other_seeds_and_lands_on_the_card(uninterrupted: Run) -> None:
