@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ale_py import ALEInterface, ALEState
 
 #: What a recipe may set of a `Lookahead`.
-SETTINGS = ("n_futures", "steps", "replan_every", "temperature", "margin")
+SETTINGS = ("n_futures", "steps", "select_every", "replan_every", "temperature", "margin", "clip_reward")
 
 #: What policies see of RAMs ``(n, 128)``, by their task's obs_type.
 FROM_RAM: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -34,8 +34,8 @@ FROM_RAM: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "bits": lambda rams: np.unpackbits(rams, axis=1),
 }
 
-#: Futures that one process tries side by side; a policy is asked for the actions of all of them at once.
-TOGETHER = 8
+#: Futures that one process tries side by side, and selects among.
+TOGETHER = 32
 
 #: An emulator's state, and a key of the screen that it shows.
 Snapshot = tuple["ALEState", bytes]
@@ -49,10 +49,12 @@ def snapshots(env: VecEnv, observations: np.ndarray) -> list[Snapshot]:
 class Lookahead:
     """An expert that plans: of several futures that a policy may bring about it takes the best.
 
-    From a state the policy's actions are sampled in copies of the emulator. The best future loses no life and
-    no points, or loses them latest, and of several such it gains most raw rewards. Its first actions are the
-    plan, until the next is made; what follows them is one of the futures then. The expert's logits are the
-    policy's own, but the planned action leads the others.
+    From a state the policy's actions are sampled in copies of the emulator. A future is good that loses no
+    life and no points, or loses them late, and of several such the one that gains most. Every few steps the
+    worse half goes on from where the better half is (go with the winners; Aldous and Vazirani 1994): a future
+    is chosen all along. The first actions of the best are the plan, until the next is made; what follows them
+    is one of the futures then. The expert's logits are the policy's own, but the planned action leads the
+    others.
 
     Plans are remembered by the screen: whenever it looks the same the expert does the same again, whoever
     played to get there. What it does can be learned by who sees no more than that, and without sticky actions
@@ -63,10 +65,14 @@ class Lookahead:
         task: What the policy plays: an Atari game by its RAM or the bits of it.
         n_futures: Futures that are tried, at least 1.
         steps: Steps of each, at least 1. A console may show for a second how a life ends before it counts it.
-        replan_every: Steps of the best that are the plan, from 1 to ``steps``.
+        select_every: Steps after which the worse half is given up, at least 1.
+        replan_every: Steps of the best that are the plan, from 1 to ``steps``. The last ones before its end
+            are as good as chance.
         temperature: Divides the policy's logits before futures are sampled, above 0. Below 1 plans leave the
             policy's likeliest actions less often, and are easier to learn.
         margin: By how many nats a planned action leads the others at least, above 0.
+        clip_reward: Count rewards, not points. Who wants most points shoots the precious invaders first, and
+            is overrun by the others.
         n_processes: Processes that plan; more than one need a program that may be imported, with its doings
             under ``if __name__ == "__main__":``.
 
@@ -79,11 +85,13 @@ class Lookahead:
         policy: Callable[[np.ndarray], np.ndarray],
         task: Task | None,
         *,
-        n_futures: int = 32,
-        steps: int = 120,
-        replan_every: int = 40,
-        temperature: float = 0.35,
+        n_futures: int = 64,
+        steps: int = 400,
+        select_every: int = 40,
+        replan_every: int = 240,
+        temperature: float = 0.6,
         margin: float = 10.0,
+        clip_reward: bool = True,
         n_processes: int = 1,
     ) -> None:
         seen = None if task is None or not is_atari(task.spec) else task.env_kwargs.get("obs_type", "pixels")
@@ -92,7 +100,13 @@ class Lookahead:
                 f"Only policies that play an Atari game by its RAM can look ahead (obs_type "
                 f"{' or '.join(FROM_RAM)}), but the expert plays {task or 'an unknown task'}."
             )
-        for name, value in (("n_futures", n_futures), ("steps", steps), ("replan_every", replan_every)):
+        counts = {
+            "n_futures": n_futures,
+            "steps": steps,
+            "select_every": select_every,
+            "replan_every": replan_every,
+        }
+        for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise TaskDistillError(f"{name} of a lookahead must be an integer >= 1, not {value!r}.")
         if replan_every > steps:
@@ -101,8 +115,9 @@ class Lookahead:
             if not number > 0:
                 raise TaskDistillError(f"The {name} of a lookahead must be > 0, but is {number!r}.")
         self.policy = policy
-        self.n_futures, self.steps, self.replan_every = n_futures, steps, replan_every
-        self.temperature, self.margin = temperature, margin
+        self.n_futures, self.steps = n_futures, steps
+        self.select_every, self.replan_every = select_every, replan_every
+        self.temperature, self.margin, self.clip_reward = temperature, margin, clip_reward
         kwargs = {k: v for k, v in task.env_kwargs.items() if k != "obs_type"}
         self._arguments = game_arguments(task.spec, kwargs)
         self._n_actions = n_outputs(task.action_space)
@@ -182,6 +197,13 @@ class Lookahead:
         kept = np.full(n, self.steps)  # steps before a loss
         playing = np.arange(n)
         for step in range(self.steps):
+            if step and step % self.select_every == 0:
+                ranked = sorted(range(n), key=lambda i: (kept[i], points[i]), reverse=True)
+                for better, worse in zip(ranked[: n // 2], reversed(ranked), strict=False):
+                    emulators[worse].restoreState(emulators[better].cloneState())
+                    actions[worse] = actions[better]
+                    points[worse], kept[worse] = points[better], kept[better]
+                playing = np.flatnonzero(kept >= step)
             rams = np.stack([emulators[i].getRAM() for i in playing])
             logits = self.policy(self._view(rams)) / self.temperature
             actions[playing, step] = (logits + rng.gumbel(size=logits.shape)).argmax(1)
@@ -190,7 +212,7 @@ class Lookahead:
             for i in playing.tolist():
                 emulator = emulators[i]
                 reward = emulator.act(buttons[actions[i, step]])
-                points[i] += reward
+                points[i] += np.sign(reward) if self.clip_reward else reward
                 if reward < 0 or emulator.lives() < lives or emulator.game_over():
                     kept[i] = step
             playing = playing[kept[playing] > step]
@@ -254,7 +276,7 @@ class _Future:
     """What may follow a state.
 
     Attributes:
-        worth: Steps before anything is lost, and points gained: the more of the first, then of the second,
+        worth: Steps before anything is lost, and what is gained: the more of the first, then of the second,
             the better.
         actions: The actions, the one that loses included.
     """

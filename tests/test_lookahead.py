@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecEnv
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.imitation import Expert, act, one_action, record, recording_env
-from gym_taskdistill.lookahead import Lookahead, Snapshot, snapshots
+from gym_taskdistill.lookahead import Lookahead, Snapshot, _Problem, snapshots
 from gym_taskdistill.tasks import Task
 
 PIXELS = Task("SpaceInvadersNoFrameskip-v4")
@@ -51,11 +53,29 @@ def test_it_gains_more_than_its_policy_and_lives(env: VecEnv) -> None:
     assert planned_points > points + 50
 
 
+def test_futures_are_selected_among_and_count_rewards_or_points(env: VecEnv) -> None:
+    env.seed(0)
+    env.reset()
+    for _ in range(75):  # until there is something to see
+        env.step(np.full(2, 4))
+    here = snapshots(env, np.empty(0))[0]
+
+    def found(n: int = 16, **settings: Any) -> tuple[float, float]:
+        look = Lookahead(anything, BITS, n_futures=n, steps=160, replan_every=160, **settings)
+        return look._best_future(_Problem(here, 0, n, [])).worth
+
+    alone, selected = found(select_every=160), found(select_every=20)
+    assert selected[0] == 160  # nothing is lost
+    assert selected > alone
+    points = found(select_every=20, clip_reward=False)
+    assert points[1] >= 5 * selected[1]  # 5 to 30 for an invader
+
+
 def test_lost_points_count_as_lives_do() -> None:
     ram = Task("PongNoFrameskip-v4", {"obs_type": "ram"})
     env, _ = recording_env(Task("PongNoFrameskip-v4"), 1, ram, looks_ahead=True)
     assert play(env, lambda here: anything(np.empty(len(here))), 150)[0] < 0
-    look = Lookahead(anything, ram, n_futures=16, steps=60, replan_every=30)
+    look = Lookahead(anything, ram, n_futures=16, steps=60, select_every=60, replan_every=30)
     assert play(env, look, 150)[0] >= 0
 
 
@@ -138,7 +158,8 @@ def test_it_teaches_pixels(env: VecEnv) -> None:
         (None, {}, "an unknown task"),
         (BITS, {"steps": 0}, "steps of a lookahead"),
         (BITS, {"n_futures": 1.5}, "n_futures of a lookahead"),
-        (BITS, {"steps": 10}, "cannot plan 40"),
+        (BITS, {"select_every": 0}, "select_every of a lookahead"),
+        (BITS, {"steps": 10}, "cannot plan 240"),
         (BITS, {"temperature": 0.0}, "temperature of a lookahead"),
         (BITS, {"margin": 0.0}, "margin of a lookahead"),
     ],
