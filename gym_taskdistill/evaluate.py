@@ -19,10 +19,12 @@ from gym_taskdistill.cli import (
 )
 from gym_taskdistill.distill.card import Score
 from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.files import write_text
 from gym_taskdistill.learners import TABLE_1
 from gym_taskdistill.runs import SCORE_SEED, use_threads
+from gym_taskdistill.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class EvaluateArgs:
 
     variant: str | None = None
     """Variant of the zoo entry; by default the one the zoo recommends."""
+
+    env_id: str | None = None
+    """Environment to test on, in place of the dataset's, that looks alike and has the same actions:
+    --env-id ALE/SpaceInvaders-v5, where actions stick."""
 
     agents: int = 100
     """Number of fresh agents."""
@@ -75,6 +81,11 @@ def evaluate_command(args: EvaluateArgs) -> None:
     use_threads(args.n_threads)
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)
+    task = None if args.env_id is None else Task(args.env_id, dataset.card.env_kwargs)
+    if task is not None and args.record:
+        raise TaskDistillError(
+            f"A card holds the scores of {dataset.card.env_id}, not of {task}: no --record."
+        )
     names: list[str | None] = []
     for name in args.learners:
         names.extend(TABLE_1 if name == "table_1" else [name])
@@ -89,6 +100,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
                 learners=learners,
                 deterministic=args.deterministic,
                 seed=args.seed,
+                task=task,
                 progress=lambda episodes: bar.update(episodes),
             )
             scores.append(result.score)

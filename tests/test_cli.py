@@ -133,6 +133,17 @@ def test_evaluate_is_reproducible(dataset_file: Path, tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
+def test_a_dataset_may_be_tested_on_another_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["InvertedPendulum-v4", "--env-id", "InvertedPendulum-v5", "--agents", "2", "--episodes", "1"]
+    evaluate.main([*argv, "--json", str(tmp_path / "scores.json")])
+    (score,) = json.loads((tmp_path / "scores.json").read_text())
+    assert score["env_id"] == "InvertedPendulum-v5"
+    assert score["mean"] == 1000
+    assert "scores of InvertedPendulum-v4, not of InvertedPendulum-v5" in fails(
+        evaluate.main, [*argv, "--record"], capsys
+    )
+
+
 def test_mistakes_in_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.safetensors" in fails(evaluate.main, ["nowhere.safetensors"], capsys)
     (tmp_path / "broken.safetensors").write_bytes(b"broken")
