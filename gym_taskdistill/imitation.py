@@ -340,6 +340,7 @@ def imitate(
     *,
     draw_every: int = 1,
     temperature: float = 1.0,
+    hard_fraction: float = 0.0,
     progress_remaining: tuple[float, float] = (1.0, 1.0),
 ) -> float:
     """Distil a recording: fresh learners, trained on the dataset, should act as the expert does.
@@ -360,6 +361,9 @@ def imitate(
             millions of weights takes longer than an update.
         temperature: Divides the expert's logits, > 0: below 1 learners become surer than it is,
             above 1 they explore more (Hinton et al. 2015). Means of continuous actions have none.
+        hard_fraction: Fraction of a batch, from 0 to 1, that is drawn in proportion to what was missed when
+            an observation was last drawn (Schaul et al. 2016); the rest is drawn evenly. It finds the one
+            step of a game that learners still take wrong. The losses told are those of such batches.
         progress_remaining: What the schedules of the learning rates are told at the first and after the last
             update: from 1, their start, to 0, their end.
 
@@ -368,10 +372,12 @@ def imitate(
 
     Raises:
         TaskDistillError: The batch cannot be shared out evenly to the learners, draw_every is no number of
-            updates, or the temperature does not fit the actions.
+            updates, hard_fraction is no fraction, or the temperature does not fit the actions.
     """
     if not isinstance(draw_every, int) or draw_every < 1:
         raise TaskDistillError(f"draw_every must be an integer >= 1, but is {draw_every!r}.")
+    if not 0 <= hard_fraction <= 1:
+        raise TaskDistillError(f"hard_fraction must lie between 0 and 1, but is {hard_fraction!r}.")
     if not temperature > 0 or (temperature != 1 and not isinstance(model.action_space, spaces.Discrete)):
         raise TaskDistillError(
             f"temperature must be > 0, and 1 for continuous actions, but is {temperature!r} for "
@@ -396,18 +402,23 @@ def imitate(
     params = [p for group in model.optimizer.param_groups for p in group["params"]]
     variance = _variance(model.action_space, recording.targets)
     losses: list[Tensor] = []
+    missed = torch.ones(len(recording), device=model.device)
+    shape = (model.n_learners, batch_size // model.n_learners)
+    n_hard = round(hard_fraction * shape[1])
     for update in range(1, n_updates + 1):
         for group in model.optimizer.param_groups:
             group["lr"] = model.schedules[group["name"]](start + (end - start) * (update - 1) / n_updates)
-        indices = torch.randint(
-            len(recording),
-            (model.n_learners, batch_size // model.n_learners),
-            generator=model.generator,
-            device=model.device,
-        )
+        indices = torch.randint(len(recording), shape, generator=model.generator, device=model.device)
+        if n_hard:
+            hard = torch.multinomial(
+                missed + 1e-8, shape[0] * n_hard, replacement=True, generator=model.generator
+            )
+            indices[:, :n_hard] = hard.view(shape[0], n_hard)
         if (update - 1) % draw_every == 0:
             model.policy.sample_learners(model.generator)
-        loss = _loss(model, all_obs[indices], all_targets[indices] / temperature) / variance
+        each = _losses(model, all_obs[indices], all_targets[indices] / temperature) / variance
+        missed[indices] = each.detach().float()
+        loss = each.mean()
         model.optimizer.zero_grad()
         loss.backward()
         distributed.average_gradients(params)
@@ -432,17 +443,18 @@ def _variance(space: spaces.Space[Any], targets: np.ndarray) -> float:
     return 1.0 if (clipped == clipped[0]).all() else float(clipped.var(axis=0).mean())
 
 
-def _loss(model: PPMO, obs: Tensor, targets: Tensor) -> Tensor:
+def _losses(model: PPMO, obs: Tensor, targets: Tensor) -> Tensor:
+    """Return what current learners miss at each observation, ``(M, b)``."""
     policy = model.policy
     features = policy.features(policy.preprocess(obs))
     distribution = policy.train_learners(create_graph=True).act(features, policy.trunk)
     if isinstance(distribution, Categorical):
-        return -(targets.softmax(-1) * distribution.log_probs).sum(-1).mean()
+        return -(targets.softmax(-1) * distribution.log_probs).sum(-1)
     assert isinstance(distribution, DiagGaussian) and isinstance(model.action_space, spaces.Box)
     low, high = (
         torch.as_tensor(end, device=model.device) for end in (model.action_space.low, model.action_space.high)
     )
-    return clipped_error(distribution.mean, targets, low, high).square().mean()
+    return clipped_error(distribution.mean, targets, low, high).square().mean(-1)
 
 
 def clipped_error(means: Tensor, targets: Tensor, low: Tensor, high: Tensor) -> Tensor:

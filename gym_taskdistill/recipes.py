@@ -68,6 +68,7 @@ class ImitationPlan:
         noise: Fraction of random actions in the recordings.
         draw_every: Updates for which learners are kept before others are drawn.
         temperature: Divides the expert's logits (discrete actions): below 1 learners become surer than it is.
+        hard_fraction: Fraction of a batch that is drawn where most was missed; see `imitate`.
         lookahead: Arguments of the `Lookahead` that the expert becomes, such as ``{steps: 120}``; ``None`` if
             it acts as it is.
     """
@@ -82,6 +83,7 @@ class ImitationPlan:
     noise: float = 0.1
     draw_every: int = 1
     temperature: float = 1.0
+    hard_fraction: float = 0.0
     lookahead: dict[str, Any] | None = None
 
 

@@ -265,6 +265,7 @@ class Run:
                     plan.batch_size,
                     draw_every=plan.draw_every,
                     temperature=plan.temperature,
+                    hard_fraction=plan.hard_fraction,
                     progress=report,
                     progress_remaining=(1 - i / plan.n_rounds, 1 - (i + 1) / plan.n_rounds),
                 )

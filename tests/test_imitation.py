@@ -293,6 +293,27 @@ def test_learners_are_drawn_as_often_as_asked(
         imitate(model, recording, 1, 64, draw_every=0)
 
 
+def test_what_is_hard_is_drawn_more_often() -> None:
+    env = cart_pole()
+    obs = observations(1_000, 8)
+    obs[500] = 3  # the only one where another action is right
+    targets = np.zeros((1_000, 4), dtype=np.float32)
+    targets[:, 0], targets[500] = 9, [0, 9, 0, 0]
+    probabilities = []
+    for hard_fraction in (0.0, 0.5):
+        model = PPMO("alpha_c", env, k=8, batch_size=64, learning_rate=1e-2, seed=0, device="cpu")
+        imitate(model, Recording(obs, targets), 300, 64, hard_fraction=hard_fraction)
+        distribution = model.policy.train_learners(create_graph=False).act(
+            torch.as_tensor(obs).expand(4, -1, -1)
+        )
+        probabilities.append(distribution.log_probs.exp()[:, 500, 1].mean().item())
+        others = distribution.log_probs.exp()[:, :500, 0].mean().item()
+        assert others > 0.95
+    assert probabilities[1] > 4 * probabilities[0]
+    with pytest.raises(TaskDistillError, match="hard_fraction must lie between 0 and 1, but is 2"):
+        imitate(model, Recording(obs, targets), 1, 64, hard_fraction=2)
+
+
 def test_learning_rates_follow_their_schedules(zoo_policy: DistilledPolicy) -> None:
     env = cart_pole()
     recording = record(as_expert(zoo_policy), env, 200)
