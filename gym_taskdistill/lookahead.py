@@ -196,9 +196,13 @@ class Lookahead:
         points = np.zeros(n)
         kept = np.full(n, self.steps)  # steps before a loss
         playing = np.arange(n)
+
+        def worth(i: int) -> tuple[int, float]:
+            return int(kept[i]), float(points[i])
+
         for step in range(self.steps):
             if step and step % self.select_every == 0:
-                ranked = sorted(range(n), key=lambda i: (kept[i], points[i]), reverse=True)
+                ranked = sorted(range(n), key=worth, reverse=True)
                 for better, worse in zip(ranked[: n // 2], reversed(ranked), strict=False):
                     emulators[worse].restoreState(emulators[better].cloneState())
                     actions[worse] = actions[better]
@@ -218,9 +222,8 @@ class Lookahead:
             playing = playing[kept[playing] > step]
             if not playing.size:
                 break
-        best = max(range(n), key=lambda i: (kept[i], points[i]))
-        worth = (int(kept[best]), float(points[best]))
-        return _Future(worth, actions[best, : kept[best] + 1].tolist())
+        best = max(range(n), key=worth)
+        return _Future(worth(best), actions[best, : kept[best] + 1].tolist())
 
     def _remember(self, snapshot: Snapshot, future: _Future) -> None:
         """Make the first actions of a future the plan of a state and of those that they lead to."""
