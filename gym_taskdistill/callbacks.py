@@ -196,7 +196,13 @@ class ScoreProgressBar(BaseCallback):
         episodes = self.model.ep_info_buffer or ()
         parts = []
         if episodes:
-            parts.append(f"training return {sum(e['r'] for e in episodes) / len(episodes):.0f}")
+            parts.append(f"training return {_rounded(sum(e['r'] for e in episodes) / len(episodes))}")
         if self.best is not None and self.best.last_mean is not None:
-            parts.append(f"fresh agents {self.best.last_mean:.0f} (best {self.best.best_mean:.0f})")
+            last, best = _rounded(self.best.last_mean), _rounded(self.best.best_mean)
+            parts.append(f"fresh agents {last} (best {best})")
         return ", ".join(parts)
+
+
+def _rounded(score: float) -> str:
+    # Reacher's progress is all behind the point, HumanoidStandup's is far before it.
+    return f"{score:.2f}" if abs(score) < 10 else f"{score:.0f}"

@@ -359,8 +359,9 @@ def imitate(
         progress: Called every 100 updates.
         draw_every: Updates for which learners are kept before others are drawn. To draw a learner's layer of
             millions of weights takes longer than an update.
-        temperature: Divides the expert's logits, > 0: below 1 learners become surer than it is,
-            above 1 they explore more (Hinton et al. 2015). Means of continuous actions have none.
+        temperature: Divides the expert's logits or means, > 0: below 1 learners become surer than it is, and
+            above 1 they explore more (Hinton et al. 2015). Means that learners cannot tell apart they take
+            the average of, so that their actions are too small: below 1 makes up for it.
         hard_fraction: Fraction of a batch, from 0 to 1, that is drawn in proportion to what was missed when
             an observation was last drawn (Schaul et al. 2016); the rest is drawn evenly. It finds the one
             step of a game that learners still take wrong. The losses told are those of such batches.
@@ -372,17 +373,14 @@ def imitate(
 
     Raises:
         TaskDistillError: The batch cannot be shared out evenly to the learners, draw_every is no number of
-            updates, hard_fraction is no fraction, or the temperature does not fit the actions.
+            updates, hard_fraction is no fraction, or the temperature is not above 0.
     """
     if not isinstance(draw_every, int) or draw_every < 1:
         raise TaskDistillError(f"draw_every must be an integer >= 1, but is {draw_every!r}.")
     if not 0 <= hard_fraction <= 1:
         raise TaskDistillError(f"hard_fraction must lie between 0 and 1, but is {hard_fraction!r}.")
-    if not temperature > 0 or (temperature != 1 and not isinstance(model.action_space, spaces.Discrete)):
-        raise TaskDistillError(
-            f"temperature must be > 0, and 1 for continuous actions, but is {temperature!r} for "
-            f"{model.action_space}."
-        )
+    if not temperature > 0:
+        raise TaskDistillError(f"temperature must be > 0, but is {temperature!r}.")
     if batch_size % model.n_learners:
         raise TaskDistillError(
             f"batch_size={batch_size} must be a multiple of n_learners={model.n_learners}."
@@ -396,11 +394,11 @@ def imitate(
     )
     all_obs, all_targets = (
         model.to_tensor(observations),
-        torch.as_tensor(recording.targets, device=model.device),
+        torch.as_tensor(recording.targets, device=model.device) / temperature,
     )
     start, end = progress_remaining
     params = [p for group in model.optimizer.param_groups for p in group["params"]]
-    variance = _variance(model.action_space, recording.targets)
+    variance = _variance(model.action_space, recording.targets / temperature)
     losses: list[Tensor] = []
     missed = torch.ones(len(recording), device=model.device)
     shape = (model.n_learners, batch_size // model.n_learners)
@@ -416,7 +414,7 @@ def imitate(
             indices[:, :n_hard] = hard.view(shape[0], n_hard)
         if (update - 1) % draw_every == 0:
             model.policy.sample_learners(model.generator)
-        each = _losses(model, all_obs[indices], all_targets[indices] / temperature) / variance
+        each = _losses(model, all_obs[indices], all_targets[indices]) / variance
         missed[indices] = each.detach().float()
         loss = each.mean()
         model.optimizer.zero_grad()

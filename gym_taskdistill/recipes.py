@@ -67,7 +67,7 @@ class ImitationPlan:
             round; its square in the third, and so on (DAgger; Ross et al. 2011).
         noise: Fraction of random actions in the recordings.
         draw_every: Updates for which learners are kept before others are drawn.
-        temperature: Divides the expert's logits (discrete actions): below 1 learners become surer than it is.
+        temperature: Divides the expert's logits or means: below 1 learners become surer than it is.
         hard_fraction: Fraction of a batch that is drawn where most was missed; see `imitate`.
         lookahead: Arguments of the `Lookahead` that the expert becomes, such as ``{steps: 120}``; ``None`` if
             it acts as it is.

@@ -270,12 +270,21 @@ def test_temperature_makes_learners_surer_than_the_expert_is() -> None:
         distribution = model.policy.train_learners(create_graph=False).act(obs)
         entropies.append(distribution.entropy().mean().item())
     assert entropies[0] > 2 * entropies[1] > 4 * entropies[2]
-    with pytest.raises(TaskDistillError, match=r"temperature must be > 0, .* but is 0"):
+    with pytest.raises(TaskDistillError, match="temperature must be > 0, but is 0"):
         imitate(model, recording, 1, 64, temperature=0)
-    pendulum = Task("Pendulum-v1").make_vec_env(4)
-    model = PPMO("alpha_c", pendulum, k=8, batch_size=64, seed=0, device="cpu")
-    with pytest.raises(TaskDistillError, match="temperature must be .* 1 for continuous actions"):
-        imitate(model, Recording(observations(64, 3), observations(64, 1)), 1, 64, temperature=0.5)
+
+
+def test_temperature_scales_the_means_of_continuous_actions() -> None:
+    env = Task("Pendulum-v1").make_vec_env(4, seed=0)
+    obs = observations(400, 3)
+    aims = np.sin(obs[:, :1] + obs[:, 1:2])
+    datasets = []
+    for factor, temperature in ((1.0, 0.5), (2.0, 1.0), (1.0, 1.0)):
+        model = PPMO("alpha_c", env, k=8, batch_size=64, seed=1, device="cpu")
+        imitate(model, Recording(obs, factor * aims), 5, 64, temperature=temperature)
+        datasets.append(model.dataset())
+    assert torch.equal(datasets[0].y, datasets[1].y)
+    assert not torch.equal(datasets[0].y, datasets[2].y)
 
 
 def test_learners_are_drawn_as_often_as_asked(
