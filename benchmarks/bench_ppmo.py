@@ -12,7 +12,10 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import mujoco
+import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -210,9 +213,45 @@ def measure_atari() -> Report:
     return Report(rows + on_every_device(ATARI))
 
 
+def simulation(recipe: Recipe, steps: int = 8_192) -> Row:
+    """Measure the recipe's envs, with random actions, beside MuJoCo's own steps alone: training's bound.
+
+    MuJoCo steps within C, with no observations, rewards or batches, for episodes as long as the envs'.
+    """
+    env = recipe.task.make_vec_env(recipe.n_envs, backend=recipe.backend, training=True)
+    space = env.action_space
+    assert isinstance(space, spaces.Box)
+    shape = (steps // recipe.n_envs, recipe.n_envs, *space.shape)
+    actions = np.random.default_rng(0).uniform(space.low, space.high, shape).astype(space.dtype)
+    env.seed(0)
+    env.reset()
+    n_episodes = 1 + sum(int(env.step(row)[2].sum()) for row in actions)
+    every = recipe.n_envs * len(actions) // n_episodes
+    official: Any = recipe.task.make_env().unwrapped
+    model, data = official.model, official.data
+
+    def envs() -> None:
+        for row in actions:
+            env.step(row)
+
+    def alone() -> None:
+        for i, action in enumerate(actions.reshape(steps, -1)):
+            if i % every == 0:
+                official.reset()
+            data.ctrl[:] = action
+            mujoco.mj_step(model, data, nstep=official.frame_skip)
+
+    seconds = best_seconds(envs, alone, rounds=ROUNDS[False])
+    ours, bare = (steps / s for s in seconds)
+    return at_least(
+        f"{recipe.env_id}, {recipe.n_envs} envs alone / mj_step alone", ours, bare, None, "steps/s"
+    )
+
+
 def measure_mujoco() -> Report:
     """Measure the training of MuJoCo's tasks, and profile it."""
     rows = []
     for recipe in MUJOCO:
         rows += compare(recipe, vec_env(recipe, "gymnasium"), "DummyVecEnv", 2.0)
+        rows.append(simulation(recipe))
     return Report(rows, [profile_text(recipe) for recipe in MUJOCO])
