@@ -486,7 +486,7 @@ def _reference(folder: Path, task: str, algorithm: str) -> str:
     mean = sum(result["mean"] for result in results) / len(results)
     steps = max(result["num_timesteps"] for result in results)
     seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
-    return f"{_number(mean)} ({seeds}, {steps / 1e6:.1f} M steps)"
+    return f"{_number(mean, _digits(mean))} ({seeds}, {steps / 1e6:.1f} M steps)"
 
 
 def _cost_of_agents_rows(entries: Sequence[Entry], folder: Path) -> list[tuple[str, ...]]:
@@ -639,16 +639,23 @@ def _learners(card: Card) -> str:
 
 
 def _mean(score: Score | None) -> str:
-    return NONE if score is None else f"{_number(score.mean)} ± {_number(score.std)}"
+    if score is None:
+        return NONE
+    digits = _digits(score.mean)
+    return f"{_number(score.mean, digits)} ± {_number(score.std, digits)}"
 
 
 def _minimum(score: Score | None) -> str:
     return NONE if score is None else _number(score.min)
 
 
-def _number(value: float) -> str:
+def _number(value: float, digits: int = 1) -> str:
     """Write a return, with thousands separators from 10,000 on, as the paper does."""
-    return f"{value:,.1f}" if abs(value) >= 10_000 else f"{value:.1f}"
+    return f"{value:,.{digits}f}" if abs(value) >= 10_000 else f"{value:.{digits}f}"
+
+
+def _digits(mean: float) -> int:
+    return 2 if abs(mean) < 10 else 1  # of Reacher's, as the paper has them
 
 
 def _protocol(scores: Iterable[Score | None]) -> str:

@@ -383,12 +383,12 @@ def test_atari_beside_the_paper_by_level(tmp_path: Path) -> None:
         "one action",
         "ours, stochastic",
     ]
-    ppo = "2.0 (1 seed, 1.0 M steps)"
+    ppo = "2.00 (1 seed, 1.0 M steps)"
     one = "-20.5 ± 0.5 (action 3)"
     assert [row[0:1] + row[2:9] for row in rows] == [
         ["PongNoFrameskip-v4", "l = 4", "19.7 ± 1.2", "21.0 ± 0.01", ppo, one, "20.0 ± 1.0", "19.0"],
-        ["PongNoFrameskip-v4", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", ppo, one, "1.0 ± 1.0", "0.0"],
-        ["PongNoFrameskip-v4 obs_type=ram", "full", "–", "–", "–", one, "3.0 ± 1.0", "2.0"],
+        ["PongNoFrameskip-v4", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", ppo, one, "1.00 ± 1.00", "0.0"],
+        ["PongNoFrameskip-v4 obs_type=ram", "full", "–", "–", "–", one, "3.00 ± 1.00", "2.0"],
     ]
     assert "## Other tasks" not in page
 
@@ -400,8 +400,8 @@ def test_the_readmes_atari_table(tmp_path: Path) -> None:
     assert len(head) == len(rows[0])
     assert rows == [
         ["Centipede", "full", "8011 ± 1049", "8042 ± 492", "9000.0 ± 1.0", "8999.0", "100 × 1"],
-        ["Pong", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", "1.0 ± 1.0", "0.0", "100 × 1"],
-        ["Pong, RAM", "full", "–", "–", "3.0 ± 1.0", "2.0", "100 × 1"],
+        ["Pong", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", "1.00 ± 1.00", "0.0", "100 × 1"],
+        ["Pong, RAM", "full", "–", "–", "3.00 ± 1.00", "2.0", "100 × 1"],
     ]
 
 
