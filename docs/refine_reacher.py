@@ -226,6 +226,10 @@ def main() -> None:
     entry = DistilledDataset.load(file if file.suffix == ".safetensors" else zoo.find(args.entry).path)
     if entry.card.env_id != TASK.env_id:
         raise SystemExit(f"{args.entry} is for {entry.card.env_id}, but the arm is that of {TASK.env_id}.")
+    if not entry.card.recipe:
+        raise SystemExit(
+            f"{args.entry} has no recipe in its card; give an entry, or a dataset that a run made."
+        )
     rates = {
         "learning_rate": args.learning_rate,
         "inner_lr_learning_rate": args.learning_rate / 4,
