@@ -6,6 +6,7 @@ anything. All ranks hold the same parameters, from the same start and by the sam
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -29,6 +30,13 @@ def start(device: str = "auto") -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     dist.init_process_group("nccl" if on_gpu else "gloo")
+    # Else threads that still talk to a rank that has ended may abort the interpreter on its way out.
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def rank() -> int:

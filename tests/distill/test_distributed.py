@@ -59,7 +59,7 @@ def torchrun(*arguments: str) -> None:
         *arguments,
     ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.returncode == 0, result.stderr
 
 
 def test_two_ranks_learn_one_dataset_from_rollouts_of_their_own(tmp_path: Path) -> None:
