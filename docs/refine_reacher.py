@@ -52,6 +52,10 @@ class State:
     velocities: Tensor
     target: Tensor
 
+    def to(self, device: torch.device) -> State:
+        """Return the same arms on another device."""
+        return State(*(part.to(device) for part in (self.angles, self.velocities, self.target)))
+
 
 class Arm:
     """Reacher-v4's arm in torch: MuJoCo's constants, and its integrator (Runge-Kutta of order 4).
@@ -64,12 +68,12 @@ class Arm:
         whole: Any = env.unwrapped
         model = whole.model
         self.frame_skip, self.timestep = whole.frame_skip, model.opt.timestep
-        self.damping, self.gear = model.dof_damping[0], model.actuator_gear[0, 0]
-        self.links = (model.body("body1").pos[0], model.body("fingertip").pos[0])
+        self.damping, self.gear = float(model.dof_damping[0]), float(model.actuator_gear[0, 0])
+        self.links = (float(model.body("body1").pos[0]), float(model.body("fingertip").pos[0]))
         straight, bent = (self._inertia(model, angle) for angle in (0.0, np.pi / 2))
         # The first joint's inertia is constant + 2 coupling cos(second angle).
-        self.inertia, self.coupling = bent[0, 0], (straight[0, 0] - bent[0, 0]) / 2
-        self.second_inertia, self.shared = bent[1, 1], bent[0, 1]
+        self.inertia, self.coupling = float(bent[0, 0]), float(straight[0, 0] - bent[0, 0]) / 2
+        self.second_inertia, self.shared = float(bent[1, 1]), float(bent[0, 1])
 
     @staticmethod
     def _inertia(model: Any, angle: float) -> np.ndarray:
@@ -135,7 +139,9 @@ class Arm:
         return torch.stack([m22 * first - m12 * second, m11 * second - m12 * first], 1) / determinant[:, None]
 
 
-def make_model(entry: DistilledDataset, width: int, n_learners: int, seed: int, **settings: Any) -> PPMO:
+def make_model(
+    entry: DistilledDataset, width: int, n_learners: int, seed: int, device: str = "cpu", **settings: Any
+) -> PPMO:
     """Return the entry as its recipe's PPMO holds it, for learners of this width."""
     learners = learner_distribution(entry.card.learners)
     assert isinstance(learners, MLP)
@@ -148,7 +154,7 @@ def make_model(entry: DistilledDataset, width: int, n_learners: int, seed: int, 
         **settings,
     }
     env = VecNormalize(TASK.make_vec_env(recipe.n_envs, seed=seed))
-    model = PPMO(env=env, seed=seed, device="cpu", **settings)
+    model = PPMO(env=env, seed=seed, device=device, **settings)
     model.load_dataset(entry)
     return model
 
@@ -158,10 +164,13 @@ def returns(model: PPMO, arm: Arm, starts: State) -> Tensor:
     normalizer = model.get_vec_normalize_env()
     assert normalizer is not None
     statistics: Any = normalizer.obs_rms
-    mean = torch.as_tensor(statistics.mean, dtype=torch.float32)
-    std = torch.as_tensor(np.sqrt(statistics.var + normalizer.epsilon), dtype=torch.float32)
+    mean, std = (
+        torch.as_tensor(array, dtype=torch.float32, device=model.device)
+        for array in (statistics.mean, np.sqrt(statistics.var + normalizer.epsilon))
+    )
     trained = model.policy.train_learners(create_graph=torch.is_grad_enabled())
-    state, total = starts, torch.zeros(len(starts.target))
+    state = starts.to(model.device)
+    total = torch.zeros(len(starts.target), device=model.device)
     for _ in range(EPISODE_STEPS):
         obs = ((arm.observe(state) - mean) / std).clamp(-normalizer.clip_obs, normalizer.clip_obs)
         features = model.policy.features(obs.view(model.n_learners, -1, obs.shape[1]))
@@ -219,6 +228,7 @@ def main() -> None:
     parser.add_argument("--n-updates", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, default=0.002, help="of the rows, at the start")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--n-threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.n_threads)
@@ -235,7 +245,7 @@ def main() -> None:
         "inner_lr_learning_rate": args.learning_rate / 4,
         "obs_scale_learning_rate": args.learning_rate / 2,
     }
-    model = make_model(entry, args.width, args.n_learners, args.seed, **rates)
+    model = make_model(entry, args.width, args.n_learners, args.seed, args.device, **rates)
     scores: list[float] = []
     with tqdm(total=args.n_updates, unit="update", dynamic_ncols=True) as bar:
 
@@ -247,7 +257,10 @@ def main() -> None:
                 model.dataset().save(args.out)
 
         generator = torch.Generator().manual_seed(args.seed)
-        refine(model, Arm(TASK.make_env()), args.n_updates, args.n_episodes, generator, progress)
+        arm = Arm(TASK.make_env())
+        if model.device.type == "cuda":  # a step is hundreds of kernels otherwise
+            arm.step = torch.compile(arm.step)  # type: ignore[method-assign]
+        refine(model, arm, args.n_updates, args.n_episodes, generator, progress)
 
 
 if __name__ == "__main__":
