@@ -220,7 +220,7 @@ def test_the_summary_is_over_agents() -> None:
     assert (score.n_agents, score.n_episodes, score.seed) == (3, 2, 9)
     assert score.agent_means == (2.0, 20.0, 5.0)
     assert score.env_id == "CartPoleND-v0"
-    assert str(evaluation) == f"9.0 ± 7.9 (worst agent 2.0; {score.protocol})"
+    assert str(evaluation) == f"9.00 ± 7.87 (worst agent 2.00; {score.protocol})"
 
 
 @pytest.mark.parametrize(

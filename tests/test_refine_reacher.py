@@ -46,16 +46,18 @@ def test_starts_are_the_envs(env: gym.Env[Any, Any]) -> None:
 
 def test_refined_rows_score_more(env: gym.Env[Any, Any]) -> None:
     entry = zoo.load("Reacher-v4")
-    worse = entry.replace(y=entry.y * 0.5)
-    model = refine_reacher.make_model(worse, 1024, 2, 0, learning_rate=4e-3)
+    model = refine_reacher.make_model(entry.replace(y=entry.y * 0.5), 1024, 2, 0, learning_rate=6e-3)
     arm = Arm(env)
-    starts = arm.start(400, torch.Generator().manual_seed(1))
+    starts = arm.start(200, torch.Generator().manual_seed(1))
 
     def score() -> float:
-        model.policy.sample_learners(torch.Generator().manual_seed(2))
-        with torch.no_grad():
-            return refine_reacher.returns(model, arm, starts).mean().item()
+        scores = []
+        for seed in range(4):
+            model.policy.sample_learners(torch.Generator().manual_seed(seed))
+            with torch.no_grad():
+                scores.append(refine_reacher.returns(model, arm, starts).mean().item())
+        return float(np.mean(scores))
 
     before = score()
-    refine_reacher.refine(model, arm, 40, 8, torch.Generator().manual_seed(3))
-    assert score() > before + 0.3
+    refine_reacher.refine(model, arm, 20, 8, torch.Generator().manual_seed(3))
+    assert score() > before + 1
