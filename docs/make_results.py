@@ -16,7 +16,7 @@ from typing import NamedTuple
 from paper_tables import PAPER_ATARI_RL, PAPER_TABLE_1, PAPER_TABLE_2, PAPER_TABLE_4
 
 from gym_taskdistill import zoo
-from gym_taskdistill.distill.card import Card, Score
+from gym_taskdistill.distill.card import Card, Score, digits
 from gym_taskdistill.distill.dataset import DistilledDataset, k_min
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_text
@@ -486,7 +486,7 @@ def _reference(folder: Path, task: str, algorithm: str) -> str:
     mean = sum(result["mean"] for result in results) / len(results)
     steps = max(result["num_timesteps"] for result in results)
     seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
-    return f"{_number(mean, _digits(mean))} ({seeds}, {steps / 1e6:.1f} M steps)"
+    return f"{_number(mean, digits(mean))} ({seeds}, {steps / 1e6:.1f} M steps)"
 
 
 def _cost_of_agents_rows(entries: Sequence[Entry], folder: Path) -> list[tuple[str, ...]]:
@@ -641,21 +641,17 @@ def _learners(card: Card) -> str:
 def _mean(score: Score | None) -> str:
     if score is None:
         return NONE
-    digits = _digits(score.mean)
-    return f"{_number(score.mean, digits)} ± {_number(score.std, digits)}"
+    mean, std = (_number(value, digits(score.mean)) for value in (score.mean, score.std))
+    return f"{mean} ± {std}"
 
 
 def _minimum(score: Score | None) -> str:
     return NONE if score is None else _number(score.min)
 
 
-def _number(value: float, digits: int = 1) -> str:
+def _number(value: float, n_digits: int = 1) -> str:
     """Write a return, with thousands separators from 10,000 on, as the paper does."""
-    return f"{value:,.{digits}f}" if abs(value) >= 10_000 else f"{value:.{digits}f}"
-
-
-def _digits(mean: float) -> int:
-    return 2 if abs(mean) < 10 else 1  # of Reacher's, as the paper has them
+    return f"{value:,.{n_digits}f}" if abs(value) >= 10_000 else f"{value:.{n_digits}f}"
 
 
 def _protocol(scores: Iterable[Score | None]) -> str:

@@ -90,7 +90,7 @@ def print_scores(title: str, scores: Iterable[Score]) -> None:
         table.add_row(
             score.learners,
             "deterministic" if score.deterministic else "stochastic",
-            *(f"{value:.1f}" for value in (score.mean, score.std, score.min)),
+            *score.figures,
         )
     console = Console()
     console.print(table)

@@ -85,7 +85,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Return the score with its protocol in one line."""
-        return f"{self.mean:.1f} ± {self.std:.1f} (worst agent {self.min:.1f}; {self.score.protocol})"
+        mean, std, worst = self.score.figures
+        return f"{mean} ± {std} (worst agent {worst}; {self.score.protocol})"
 
 
 def evaluate(

@@ -35,6 +35,11 @@ _PACKAGES = (
 T = TypeVar("T", "Card", "Score")
 
 
+def digits(mean: float) -> int:
+    """Return how many decimals of returns to print: 2 of small ones such as Reacher's, else 1."""
+    return 2 if abs(mean) < 10 else 1
+
+
 @dataclass(frozen=True)
 class Score:
     """What fresh learners scored after their inner steps on the dataset.
@@ -84,6 +89,12 @@ class Score:
             raise DatasetError(
                 f"score.agent_means has {len(self.agent_means)} values for {self.n_agents} agents."
             )
+
+    @property
+    def figures(self) -> tuple[str, str, str]:
+        """Mean, std and min as they are printed."""
+        mean, std, worst = (f"{value:.{digits(self.mean)}f}" for value in (self.mean, self.std, self.min))
+        return mean, std, worst
 
     @property
     def protocol(self) -> str:

@@ -86,7 +86,8 @@ def list_entries(args: ListArgs) -> None:
         dataset, score = entry.load(), main_score(entry.card)
         figures = ("", "", "")
         if score is not None:
-            figures = (score.learners, f"{score.mean:.1f} ± {score.std:.1f}", f"{score.min:.1f}")
+            mean, std, worst = score.figures
+            figures = (score.learners, f"{mean} ± {std}", worst)
         table.add_row(entry.name, str(dataset.k), str(dataset.inner_steps), *figures)
     Console().print(table)
 
@@ -132,7 +133,7 @@ def add(args: AddArgs) -> None:
         same = entry.name.endswith(f"/{name}")
         if same and old is not None and old.mean > new.mean and not args.force:
             raise ZooError(
-                f"{entry.name} scores {old.mean:.1f}, more than the {new.mean:.1f} of this dataset; "
+                f"{entry.name} scores {old.figures[0]}, more than the {new.figures[0]} of this dataset; "
                 "use --force to replace it all the same."
             )
     path = zoo.save(dataset)
