@@ -28,7 +28,7 @@ bench:  ## Measure speed beside other libraries
 	$(PYTHON) -m benchmarks
 
 results:  ## Rebuild the tables and figures of the documentation
-	$(PYTHON) docs/make_results.py
+	$(PYTHON) scripts/make_results.py
 
 build:  ## Build the source distribution and the wheel into dist/
 	$(PYTHON) -m build

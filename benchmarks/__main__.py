@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import Report, Row
-from gym_taskdistill.distill.card import versions
-from gym_taskdistill.runs import use_threads
+from gym_taskdistill.dataset.card import versions
+from gym_taskdistill.recipes.run import use_threads
 
 #: Benchmarks by name, in the order in which they run.
 BENCHMARKS = {

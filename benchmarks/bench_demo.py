@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import Report, Row, within
-from gym_taskdistill.distill.dataset import read_card
+from gym_taskdistill.dataset.dataset import read_card
 
 GIB = 2**30
 POLL_S = 0.2
@@ -60,7 +60,7 @@ def execute(plan: Plan) -> Outcome:
         RuntimeError: The job failed.
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
-        command = [sys.executable, "-m", "gym_taskdistill.train", *plan.arguments]
+        command = [sys.executable, "-m", "gym_taskdistill.cli.train", *plan.arguments]
         start = time.perf_counter()
         process = subprocess.Popen([*command, "--out", folder], stdout=output, stderr=subprocess.STDOUT)
         reached, peak = None, 0

@@ -6,7 +6,7 @@ import time
 
 from benchmarks import Report, best_seconds, within
 from gym_taskdistill import zoo
-from gym_taskdistill.evaluation import evaluate
+from gym_taskdistill.policies.evaluation import evaluate
 
 N_AGENTS, LIMIT_MIN = 1000, 3
 

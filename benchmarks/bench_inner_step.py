@@ -15,18 +15,12 @@ from torch import Tensor
 
 from benchmarks import Report, Row, best_seconds, within
 from gym_taskdistill import DistilledDataset, DistilledPolicy, zoo
-from gym_taskdistill.distill.card import Card, space_to_dict
-from gym_taskdistill.distill.inner_step import InnerSGD, inner_step
-from gym_taskdistill.distill.trained import train_fresh_learners
-from gym_taskdistill.learners import (
-    ALPHA_A,
-    ALPHA_C,
-    LearnerDistribution,
-    Learners,
-    gradients,
-    learner_distribution,
-)
-from gym_taskdistill.tasks import Task
+from gym_taskdistill.dataset.card import Card, space_to_dict
+from gym_taskdistill.inner import gradients
+from gym_taskdistill.inner.rules import InnerSGD, inner_step
+from gym_taskdistill.learners import ALPHA_A, ALPHA_C, LearnerDistribution, Learners, learner_distribution
+from gym_taskdistill.policies.trained import train_fresh_learners
+from gym_taskdistill.tasks.task import Task
 
 N_LEARNERS, N_OBS = 8, 128
 AGENT_LIMIT_MS, CNN_LIMIT_MS = 20, 100

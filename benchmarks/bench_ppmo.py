@@ -22,9 +22,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from benchmarks import Report, Row, at_least, best_seconds
-from gym_taskdistill import PPMO, recipes
-from gym_taskdistill.distill.card import is_image, space_to_dict
-from gym_taskdistill.recipes import Recipe
+from gym_taskdistill import PPMO
+from gym_taskdistill.dataset.card import is_image, space_to_dict
+from gym_taskdistill.recipes import recipe as recipes
+from gym_taskdistill.recipes.recipe import Recipe
 
 #: The recipe for two axes, with the env of one, which is SB3's CartPole-v1.
 RECIPE = replace(recipes.load("cartpole"), env_kwargs={"n": 1})

@@ -32,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hint = did_you_mean(command, COMMANDS)
         raise SystemExit(f'error: there is no command "{command}"; use {", ".join(COMMANDS)}.{hint}')
     # Imported only now: a command should not wait for the libraries of another.
-    module = "zoo.__main__" if command == "zoo" else command
-    importlib.import_module(f"gym_taskdistill.{module}").main(rest)
+    importlib.import_module(f"gym_taskdistill.cli.{command}").main(rest)
 
 
 if __name__ == "__main__":

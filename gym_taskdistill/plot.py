@@ -1,65 +1,6 @@
-"""``python -m gym_taskdistill.plot``: draw learning curves, or the rows of a dataset."""
+"""``python -m gym_taskdistill.plot``; see `gym_taskdistill.cli.plot`."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from gym_taskdistill.cli import key_values, load_dataset, run_command
-from gym_taskdistill.plotting import plot_learning_curves, plot_rows
-
-
-@dataclass(frozen=True)
-class CurvesArgs:
-    """Draw how fresh agents scored in the course of runs."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs, such as runs/cartpole_1."""
-
-    out: Path = Path("curves.png")
-    """File to write: .png, .pdf or .svg."""
-
-
-@dataclass(frozen=True)
-class RowsArgs:
-    """Draw what a dataset teaches: its rows, each with its label."""
-
-    dataset: tyro.conf.Positional[str]
-    """A dataset file, or a zoo entry: CartPoleND-v0, or in full CartPoleND-v0/n=2,k_min."""
-
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the zoo entry's environment, as key=value: --env-kwargs n=3."""
-
-    variant: str | None = None
-    """Variant of the zoo entry; by default the one the zoo recommends."""
-
-    out: Path = Path("rows.png")
-    """File to write: .png, .pdf or .svg."""
-
-
-Command = (
-    Annotated[CurvesArgs, tyro.conf.subcommand("curves")] | Annotated[RowsArgs, tyro.conf.subcommand("rows")]
-)
-
-
-def plot(args: CurvesArgs | RowsArgs) -> None:
-    """Run the subcommand that was parsed."""
-    if isinstance(args, CurvesArgs):
-        plot_learning_curves(args.runs, args.out)
-    else:
-        env_kwargs = key_values(args.env_kwargs, "--env-kwargs")
-        plot_rows(load_dataset(args.dataset, args.variant, env_kwargs), args.out)
-    print(args.out)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
-    run_command(Command, plot, argv)
-
+from gym_taskdistill.cli.plot import main
 
 if __name__ == "__main__":
     main()

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from gym_taskdistill import DistilledPolicy, zoo
-from gym_taskdistill.distill import PPMO
-from gym_taskdistill.distill.dataset import DistilledDataset
-from gym_taskdistill.evaluation import evaluate
-from gym_taskdistill.imitation import imitate, one_action, record
-from gym_taskdistill.tasks import Task
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill.imitation import imitate, one_action, record
+from gym_taskdistill.distill.ppmo import PPMO
+from gym_taskdistill.policies.evaluation import evaluate
+from gym_taskdistill.tasks.task import Task
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -128,7 +128,7 @@ def test_the_commands_use_it(tmp_path: Path) -> None:
     run([*f"{launcher} {train} {settings}".split(), "--out", str(tmp_path)])
     (folder,) = tmp_path.iterdir()
     best = str(folder / "best.safetensors")
-    run(["-m", "gym_taskdistill.evaluate", best, "--agents", "2", "--episodes", "1", "--device", "cuda"])
+    run(["-m", "gym_taskdistill.cli.evaluate", best, "--agents", "2", "--episodes", "1", "--device", "cuda"])
 
 
 def run(arguments: list[str]) -> None:

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from gym_taskdistill import zoo
-from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.learners import NAMED_LEARNERS
+from gym_taskdistill.policies.evaluation import evaluate
 
 #: Games of Atari are long.
 N_AGENTS, N_PLAYERS = 16, 4

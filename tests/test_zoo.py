@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from gym_taskdistill import _paths, zoo
-from gym_taskdistill.distill.card import Card
-from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill import paths as _paths
+from gym_taskdistill import zoo
+from gym_taskdistill.dataset.card import Card
+from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError, TaskDistillError, ZooError
 
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import Tensor
 
-from gym_taskdistill.distill.card import is_image, space_to_dict
+from gym_taskdistill.dataset.card import is_image, space_to_dict
 
 
 class LearnerRolloutBuffer(RolloutBuffer):

@@ -12,14 +12,14 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from gym_taskdistill.distill import pixels
-from gym_taskdistill.distill.action_distributions import n_outputs
-from gym_taskdistill.distill.card import is_image, space_to_dict
-from gym_taskdistill.distill.dataset import DistilledDataset
-from gym_taskdistill.distill.inner_step import InnerSGD
-from gym_taskdistill.distill.trained import TrainedLearners, encode, encoder_state, train_learners
+from gym_taskdistill.dataset import pixels
+from gym_taskdistill.dataset.card import is_image, space_to_dict
+from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Learners, Network
+from gym_taskdistill.policies.action_distributions import n_outputs
+from gym_taskdistill.policies.trained import TrainedLearners, encode, encoder_state, train_learners
 
 #: Parameters of the outer loop that have a learning rate of their own.
 PARAMETER_GROUPS = ("dataset", "inner_lr", "log_std", "obs_scale", "encoder")

@@ -25,16 +25,16 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, up
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from gym_taskdistill._memory import keep_freed_memory
+from gym_taskdistill.dataset.card import Card, space_to_dict, versions
+from gym_taskdistill.dataset.dataset import DistilledDataset, k_min
 from gym_taskdistill.distill import checkpoint, distributed, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
-from gym_taskdistill.distill.card import Card, space_to_dict, versions
-from gym_taskdistill.distill.dataset import DistilledDataset, k_min
-from gym_taskdistill.distill.inner_step import InnerSGD
+from gym_taskdistill.distill.memory import keep_freed_memory
 from gym_taskdistill.distill.policy import DistillationPolicy
-from gym_taskdistill.distill.trained import TrainedLearners, encoder_state
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import LearnerDistribution, learner_distribution
+from gym_taskdistill.policies.trained import TrainedLearners, encoder_state
 
 SelfPPMO = TypeVar("SelfPPMO", bound="PPMO")
 

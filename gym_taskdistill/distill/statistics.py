@@ -8,8 +8,9 @@ import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gym_taskdistill.distill import distributed, pixels
-from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.dataset import pixels
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.policy import DistillationPolicy
 
 #: A dataset's statistics count as seen this often, for its rows are meant for them and they should not drift.

@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from gym_taskdistill.distill.dataset import DistilledDataset
-from gym_taskdistill.distill.trained import load_encoder
+from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.learners import learner_distribution
+from gym_taskdistill.policies.trained import load_encoder
 from gym_taskdistill.wrappers.normalize import FrozenNormalizeObservation
 
 

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.dataset.dataset import DistilledDataset
 
 
 class FrozenNormalizeObservation(

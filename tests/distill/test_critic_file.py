@@ -11,7 +11,8 @@ import torch
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gym_taskdistill.distill import PPMO, critic_file
+from gym_taskdistill.distill import critic_file
+from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
 
 

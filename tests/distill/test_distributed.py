@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
+from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill import distributed
-from gym_taskdistill.distill.dataset import DistilledDataset
 
 PROGRAM = """
 import sys
 import numpy as np
 import torch
-from gym_taskdistill.distill import PPMO, distributed
-from gym_taskdistill.tasks import Task
+from gym_taskdistill.distill.ppmo import PPMO
+from gym_taskdistill.distill import distributed
+from gym_taskdistill.tasks.task import Task
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -76,7 +77,7 @@ def test_the_command_line_runs_under_torchrun(tmp_path: Path) -> None:
     settings = ["n_envs=8", "n_steps=32", "batch_size=64", "n_agents=2", "n_episodes=1"]
     final = ["final_agents=2", "final_episodes=1"]
     torchrun(
-        *("-m", "gym_taskdistill.train", "cartpole", "--total-timesteps", "2048", "--no-progress-bar"),
+        *("-m", "gym_taskdistill.cli.train", "cartpole", "--total-timesteps", "2048", "--no-progress-bar"),
         *("--seed", "3", "--out", str(tmp_path), "--set", *settings, *final),
     )
     (folder,) = tmp_path.iterdir()  # only the first rank writes

@@ -18,14 +18,14 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
-from gym_taskdistill.distill import PPMO
-from gym_taskdistill.distill.action_distributions import Categorical
-from gym_taskdistill.distill.dataset import DistilledDataset
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.evaluation import evaluate
 from gym_taskdistill.learners import MLP
-from gym_taskdistill.policy import DistilledPolicy
-from gym_taskdistill.tasks import Task
+from gym_taskdistill.policies.action_distributions import Categorical
+from gym_taskdistill.policies.evaluation import evaluate
+from gym_taskdistill.policies.policy import DistilledPolicy
+from gym_taskdistill.tasks.task import Task
 
 N_ENVS, N_STEPS, M = 8, 16, 2
 ROLLOUT = N_ENVS * N_STEPS

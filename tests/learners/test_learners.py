@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gym_taskdistill.distill.inner_step import InnerSGD, inner_step
+from gym_taskdistill.inner.rules import InnerSGD, inner_step
 from gym_taskdistill.learners import MLP, LearnerDistribution, Learners, LearnerStack, Mixture, Network
 
 OBS, OUTPUTS, ROWS = 5, 3, 7

@@ -17,7 +17,9 @@ FIRST_STEPS = """
 from pathlib import Path
 import sys
 import gym_taskdistill
-from gym_taskdistill import DistilledPolicy, recipes, zoo
+from gym_taskdistill import DistilledPolicy
+from gym_taskdistill import zoo
+from gym_taskdistill.recipes import recipe as recipes
 
 package = Path(gym_taskdistill.__file__)
 assert package.is_relative_to(sys.prefix), package

@@ -1,0 +1,1 @@
+"""The command lines; each is ``taskdistill <command>`` and ``python -m gym_taskdistill.<command>``."""

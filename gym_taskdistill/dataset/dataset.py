@@ -1,0 +1,526 @@
+"""The distilled dataset {X_d, Y_d}; `dataset_file` tells how it is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import safetensors.torch
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from gym_taskdistill.dataset.card import (
+    FORMAT_VERSION,
+    Card,
+    as_float,
+    as_int,
+    as_plain,
+    bare_id,
+    is_image,
+    space_to_dict,
+)
+from gym_taskdistill.dataset.file import (
+    FORMAT,
+    OPTIONAL_SCALARS,
+    SCALARS,
+    canonical,
+    digest,
+    find_file,
+    read_file,
+    readable,
+)
+from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
+from gym_taskdistill.files import write_all
+from gym_taskdistill.inner.rules import InnerSGD
+
+_ENCODER = "encoder."
+_TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
+
+SpacePair = tuple[gym.Space[Any], gym.Space[Any]]
+
+
+def k_min(n_actions: int) -> int:
+    """Smallest number of soft-labelled instances that can tell all actions apart.
+
+    Equation 3 of the paper: ``ceil(c / 2) + 1`` for c actions.
+
+    Args:
+        n_actions: Number of discrete actions, at least 2.
+
+    Returns:
+        The number of instances.
+
+    Raises:
+        DatasetError: If ``n_actions`` is not an integer of at least 2.
+
+    >>> k_min(4)
+    3
+    """
+    return (as_int(n_actions, "n_actions", minimum=2) + 1) // 2 + 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DistilledDataset:
+    """A task as a handful of synthetic instances: train on it for one step and act.
+
+    The tensors are detached float32 copies on one device (that of ``x``), so a dataset never
+    changes and never holds on to a training graph. Two datasets are equal if their content is
+    equal bit by bit, wherever it lies.
+
+    Attributes:
+        x: Synthetic observations, shape ``(k, *obs_shape)``, in normalised observation units: where
+            observations are images (three dimensions of bytes), those of images scaled to [0, 1].
+        y: Soft labels, shape ``(k, n_outputs)``: logits of discrete actions, or action means.
+        inner_lr: Learned learning rate of the inner SGD step, above 0.
+        card: Provenance, spaces and scores.
+        inner_steps: Number of inner SGD steps on the whole dataset, at least 1.
+        inner_momentum: Momentum of SGD over those steps, in [0, 1).
+        inner_lr_decay: Factor on the inner learning rate from each of those steps to the next, in (0, 1].
+        inner_step_size: How long a step is, one of `STEP_SIZES`.
+        inner_lr_hidden: Factor on the inner learning rate in all layers but the last, at least 0.
+        log_std: Label of the learner's log standard deviation, shape ``(n_outputs,)``; only for
+            continuous actions.
+        obs_mean: Frozen observation mean, shape ``obs_shape``, of scaled images; None for no statistics.
+        obs_var: Frozen observation variance, shape ``obs_shape``, at least 0.
+        clip_obs: Bound on the magnitude of normalised observations, above 0; None means unbounded.
+        obs_scale: Factor on observations, after their statistics and the clip, shape ``obs_shape``, above 0;
+            None for 1. Learners see observations as large as it makes them.
+        encoder: State dict of the shared layers ``[0, encoder_layers)``.
+        encoder_layers: Number of those layers (the paper's l); 0 is full distillation.
+
+    Raises:
+        DatasetError: If anything is of the wrong type, shape or range, or not finite.
+    """
+
+    x: Tensor
+    y: Tensor
+    inner_lr: float
+    card: Card
+    inner_steps: int = 1
+    inner_momentum: float = 0.0
+    inner_lr_decay: float = 1.0
+    inner_step_size: str = "constant"
+    inner_lr_hidden: float = 1.0
+    log_std: Tensor | None = None
+    obs_mean: Tensor | None = None
+    obs_var: Tensor | None = None
+    clip_obs: float | None = None
+    obs_scale: Tensor | None = None
+    encoder: dict[str, Tensor] = field(default_factory=dict)
+    encoder_layers: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.card, Card):
+            raise DatasetError(f"card must be a Card, not a {type(self.card).__name__}.")
+        if not isinstance(self.encoder, Mapping):
+            raise DatasetError("encoder must be a state dict of tensors.")
+        device = self.x.device if isinstance(self.x, Tensor) else None
+        values: dict[str, Any] = {
+            "inner_lr": _positive(self.inner_lr, "inner_lr"),
+            "inner_steps": as_int(self.inner_steps, "inner_steps", minimum=1),
+            "inner_momentum": as_float(self.inner_momentum, "inner_momentum"),
+            "inner_lr_decay": as_float(self.inner_lr_decay, "inner_lr_decay"),
+            "inner_lr_hidden": as_float(self.inner_lr_hidden, "inner_lr_hidden", minimum=0.0),
+            "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
+            "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
+            "encoder": {
+                name: _frozen(tensor, _ENCODER + str(name), device) for name, tensor in self.encoder.items()
+            },
+        }
+        for name in _TENSORS:
+            tensor = getattr(self, name)
+            optional = name not in ("x", "y")
+            values[name] = None if tensor is None and optional else _frozen(tensor, name, device)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        try:
+            _ = self.inner_sgd
+        except TaskDistillError as error:
+            raise DatasetError(str(error)) from None
+        self._check_shapes()
+        self._check_spaces()
+
+    @property
+    def inner_sgd(self) -> InnerSGD:
+        """How learners are trained on it, but for the rates."""
+        return InnerSGD(self.inner_steps, self.inner_momentum, self.inner_lr_decay, self.inner_step_size)
+
+    @property
+    def k(self) -> int:
+        """Number of synthetic instances."""
+        return self.x.shape[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of network outputs: discrete actions, or dimensions of a continuous action."""
+        return self.y.shape[1]
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def has_images(self) -> bool:
+        """Whether observations are images, which are scaled from bytes to [0, 1]."""
+        return is_image(self.card.observation_space)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the whole content, in hexadecimal; the same on every device."""
+        return digest(self._tensors(), self._content())
+
+    k_min = staticmethod(k_min)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the content bit by bit."""
+        if not isinstance(other, DistilledDataset):
+            return NotImplemented
+        return self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        parts = [
+            self.card.task,
+            f"x={tuple(self.x.shape)}",
+            f"y={tuple(self.y.shape)}",
+            f"inner_lr={self.inner_lr:.4g}",
+            f"inner_steps={self.inner_steps}",
+        ]
+        parts += [f"{name}={value}" for name, value in self._unusual_scalars().items()]
+        if self.log_std is not None:
+            parts.append(f"log_std={tuple(self.log_std.shape)}")
+        if self.obs_mean is not None:
+            parts.append(f"obs_mean={tuple(self.obs_mean.shape)}")
+        if self.obs_scale is not None:
+            parts.append(f"obs_scale={tuple(self.obs_scale.shape)}")
+        if self.encoder_layers:
+            parts.append(f"encoder_layers={self.encoder_layers}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def replace(self, **changes: Any) -> DistilledDataset:
+        """Return a checked copy with some fields changed.
+
+        Raises:
+            DatasetError: If a field is unknown or the copy would be invalid.
+        """
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise DatasetError(f'A dataset has no field "{name}".{did_you_mean(name, known)}')
+        return dataclasses.replace(self, **changes)
+
+    def to(self, device: torch.device | str) -> DistilledDataset:
+        """Return a copy whose tensors lie on ``device``."""
+        return self.replace(x=self.x.to(device))  # the other tensors follow x
+
+    def normalize(self, obs: Tensor) -> Tensor:
+        """Show observations as learners see them: images in [0, 1], frozen statistics, clip, and scale.
+
+        Args:
+            obs: Raw observations, shape ``(..., *obs_shape)``, on the dataset's device.
+
+        Returns:
+            Normalised observations of the same shape, or ``obs`` itself if there is nothing to do.
+
+        Raises:
+            DatasetError: If the last dimensions are not ``obs_shape``.
+        """
+        if self.has_images:
+            obs = obs / 255.0
+        if self.obs_mean is None and self.obs_scale is None:
+            return obs
+        # Broadcasting would quietly accept some wrong shapes.
+        if obs.shape[max(0, obs.ndim - len(self.obs_shape)) :] != self.obs_shape:
+            raise DatasetError(
+                f"Observations of shape {tuple(obs.shape)} do not end in the dataset's "
+                f"observation shape {self.obs_shape}."
+            )
+        if self.obs_mean is not None and self.obs_var is not None:
+            obs = (obs - self.obs_mean) / torch.sqrt(self.obs_var + 1e-8)
+        if self.clip_obs is not None:
+            obs = obs.clamp(-self.clip_obs, self.clip_obs)
+        return obs if self.obs_scale is None else obs * self.obs_scale
+
+    def check_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | SpacePair) -> None:
+        """Refuse an environment that this dataset was not distilled for.
+
+        Ids and keyword arguments are compared where the environment tells them (``env.spec``), and
+        only the keyword arguments that the card names. Of a Box only shape and kind of number
+        count: bounds and precision change between library versions without meaning.
+
+        Args:
+            env: The environment, preprocessed as in the card, or vectorised, or only its
+                ``(observation_space, action_space)``.
+
+        Raises:
+            DatasetError: If it does not fit, saying in which respect.
+        """
+        if not isinstance(env, tuple):
+            self._check_spec(getattr(env, "spec", None))
+        observation_space, action_space = _spaces(env)
+        for what, expected, actual in (
+            ("observations", self.card.observation_space, observation_space),
+            ("actions", self.card.action_space, action_space),
+        ):
+            if not _same_space(expected, actual):
+                raise DatasetError(
+                    f"The dataset of {self.card.task} has {what} {_space_text(expected)}, but the "
+                    f"environment has {_space_text(actual)}; make the environment and its "
+                    "wrappers as in the card."
+                )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the dataset, and a readable copy of its card beside it.
+
+        ``<stem>.json`` is for people: it repeats the scalars and the card, and is never read back.
+        Each file is written under a temporary name and then renamed, and as `load` reads only the
+        ``.safetensors``, a crash at any moment, also between the two renames, leaves a dataset
+        that can be read: the old one or the new one.
+
+        Args:
+            path: The file; ``.safetensors`` is appended if it is missing. The folder must exist.
+
+        Returns:
+            The file written.
+
+        Raises:
+            DatasetError: If the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            path = path.with_name(path.name + ".safetensors")
+        if not path.parent.is_dir():
+            raise DatasetError(f"Cannot save to {path}: create the folder {path.parent} first.")
+        # Key order: the checksum first, as the identity, then the scalars, then the long card.
+        document = {"sha256": self.digest, **self._content()}
+        tensors = {name: tensor.cpu() for name, tensor in self._tensors().items()}
+        files = {
+            path: safetensors.torch.save(tensors, {FORMAT: canonical(document)}),
+            path.with_suffix(".json"): readable(document).encode("utf-8", "backslashreplace"),
+        }
+        try:
+            write_all(files)
+        except OSError as error:
+            raise DatasetError(f"Cannot save to {path}: {error}.") from None
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> DistilledDataset:
+        """Read a dataset written by `save`. No code in the file is ever run.
+
+        Args:
+            path: The ``.safetensors`` file (the suffix may be left out), or a folder with a
+                ``dataset.safetensors`` inside.
+
+        Returns:
+            The dataset, on the CPU.
+
+        Raises:
+            DatasetError: If the file is missing, damaged, of another format or version, or holds
+                values that no dataset may have.
+        """
+        path = find_file(path)
+        document, tensors = read_file(path)
+        try:
+            return cls._from_content(document, tensors)
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from None
+
+    @classmethod
+    def _from_content(cls, document: dict[str, Any], tensors: dict[str, Tensor]) -> DistilledDataset:
+        claimed = document.pop("sha256", None)
+        shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
+        if document["tensors"] != shapes:
+            declared = document["tensors"] if isinstance(document["tensors"], dict) else {}
+            wrong = [n for n in declared | shapes if declared.get(n) != shapes.get(n)]
+            raise DatasetError(
+                "the file is damaged: it lacks, or should not hold, or holds in another shape, "
+                f"the tensors {', '.join(wrong)}."
+            )
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32:
+                raise DatasetError(f'tensor "{name}" is stored as {tensor.dtype}, not float32.')
+        if claimed != digest(tensors, document):
+            raise DatasetError("the file is damaged: its checksum is wrong; fetch it again.")
+        encoder = {
+            name.removeprefix(_ENCODER): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(_ENCODER)
+        }
+        for name in ("x", "y"):
+            if name not in tensors:
+                raise DatasetError(f'tensor "{name}" is missing.')
+        for name in tensors:
+            if name not in _TENSORS:
+                raise DatasetError(f'tensor "{name}" is unknown.')
+        fields: dict[str, Any] = {name: document[name] for name in SCALARS} | tensors
+        fields |= {name: document[name] for name in OPTIONAL_SCALARS if name in document}
+        return cls(**fields, encoder=encoder, card=Card.from_dict(document["card"]))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors under their names in the file."""
+        named = {name: getattr(self, name) for name in _TENSORS}
+        named |= {_ENCODER + name: tensor for name, tensor in self.encoder.items()}
+        return {name: tensor for name, tensor in sorted(named.items()) if tensor is not None}
+
+    def _content(self) -> dict[str, Any]:
+        """Everything but the tensors' values, as plain JSON data."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "tensors": {name: list(tensor.shape) for name, tensor in self._tensors().items()},
+            **{name: getattr(self, name) for name in SCALARS},
+            **self._unusual_scalars(),
+            "card": self.card.to_dict(),
+        }
+
+    def _unusual_scalars(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in OPTIONAL_SCALARS}
+        return {name: value for name, value in values.items() if value != OPTIONAL_SCALARS[name]}
+
+    def _check_shapes(self) -> None:
+        if self.x.ndim < 2 or self.y.ndim != 2 or not self.x.numel() or not self.y.numel():
+            raise DatasetError(
+                "x must have shape (k, *obs_shape) and y (k, n_outputs), both non-empty, not "
+                f"{tuple(self.x.shape)} and {tuple(self.y.shape)}."
+            )
+        if len(self.x) != len(self.y):
+            raise DatasetError(f"x has {len(self.x)} instances, but y has {len(self.y)}.")
+        for name, shape in (
+            ("log_std", (self.n_outputs,)),
+            ("obs_mean", self.obs_shape),
+            ("obs_var", self.obs_shape),
+            ("obs_scale", self.obs_shape),
+        ):
+            tensor = getattr(self, name)
+            if tensor is not None and tuple(tensor.shape) != shape:
+                raise DatasetError(f"{name} has shape {tuple(tensor.shape)}, but must be {shape}.")
+        if (self.obs_mean is None) != (self.obs_var is None):
+            raise DatasetError("obs_mean and obs_var belong together: give both or neither.")
+        if self.obs_var is not None and bool((self.obs_var < 0).any()):
+            raise DatasetError("obs_var has negative values.")
+        if self.obs_scale is not None and bool((self.obs_scale <= 0).any()):
+            raise DatasetError("obs_scale has values that are not above 0.")
+        if self.clip_obs is not None and self.obs_mean is None:
+            raise DatasetError("clip_obs needs observation statistics: give obs_mean and obs_var.")
+        if bool(self.encoder) != bool(self.encoder_layers):
+            raise DatasetError(
+                f"encoder_layers is {self.encoder_layers}, but the encoder has "
+                f"{len(self.encoder)} tensors: both must be empty or neither."
+            )
+
+    def _check_spaces(self) -> None:
+        observation, action = self.card.observation_space, self.card.action_space
+        if observation["type"] != "Box" or tuple(observation["shape"]) != self.obs_shape:
+            raise DatasetError(
+                f"x has observations of shape {self.obs_shape}, but the card's observation space "
+                f"is {_space_text(observation)}."
+            )
+        discrete = action["type"] == "Discrete"
+        n_outputs = action["n"] if discrete else int(np.prod(action["shape"]))
+        if n_outputs != self.n_outputs:
+            raise DatasetError(
+                f"y has {self.n_outputs} outputs, but the card's action space "
+                f"{_space_text(action)} needs {n_outputs}."
+            )
+        if discrete and self.log_std is not None:
+            raise DatasetError("log_std is only for continuous actions; leave it None.")
+
+    def _check_spec(self, spec: Any) -> None:
+        # Third-party vector environments carry specs of other classes: compare only what is there.
+        env_id, made_with = getattr(spec, "id", None), getattr(spec, "kwargs", None)
+        if isinstance(env_id, str) and bare_id(env_id) != bare_id(self.card.env_id):
+            raise DatasetError(
+                f"The dataset was distilled for {self.card.task}, but the environment is {env_id}."
+            )
+        if not isinstance(made_with, Mapping):
+            return
+        for name, value in self.card.env_kwargs.items():
+            if name in made_with and as_plain(made_with[name], name) != value:
+                raise DatasetError(
+                    f"The dataset was distilled for {self.card.task}, but the environment was "
+                    f"made with {name}={made_with[name]}."
+                )
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read only the card of a dataset file: fast, but the tensors stay unchecked.
+
+    Args:
+        path: As for `DistilledDataset.load`.
+
+    Raises:
+        DatasetError: If the file is missing, not a dataset, or its card is damaged.
+    """
+    path = find_file(path)
+    document, _ = read_file(path, tensors=False)
+    try:
+        return Card.from_dict(document["card"])
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
+
+
+def _positive(value: Any, where: str) -> float:
+    number = as_float(value, where)
+    if number <= 0:
+        raise DatasetError(f"{where} is {number}, but must be positive.")
+    return number
+
+
+def _frozen(value: Any, where: str, device: torch.device | None) -> Tensor:
+    """A detached, contiguous float32 copy that nobody else can change."""
+    if not isinstance(value, Tensor):
+        raise DatasetError(f"{where} must be a tensor, not a {type(value).__name__}.")
+    if not value.is_floating_point():
+        raise DatasetError(f"{where} must be a floating-point tensor, not {value.dtype}.")
+    tensor = value.detach().to(device, torch.float32)
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
+    if not bool(torch.isfinite(tensor).all()):
+        raise DatasetError(f"{where} holds NaN or infinite values.")
+    return tensor
+
+
+def _spaces(env: Any) -> SpacePair:
+    """Observation and action space of one environment, whatever form it comes in."""
+    if isinstance(env, tuple):
+        pair = env
+    else:
+        # Vector environments batch `observation_space`; the single one is what counts.
+        prefix = "single_" if hasattr(env, "single_observation_space") else ""
+        pair = tuple(getattr(env, f"{prefix}{kind}_space", None) for kind in ("observation", "action"))
+    if len(pair) != 2 or not all(isinstance(space, gym.Space) for space in pair):
+        raise DatasetError("Give an environment or an (observation, action) space pair.")
+    return pair
+
+
+def _space_text(space: Mapping[str, Any] | gym.Space[Any]) -> str:
+    """A space in a few words; Gymnasium's own text may print whole arrays of bounds."""
+    if isinstance(space, gym.Space):
+        if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
+            return type(space).__name__
+        space = space_to_dict(space)
+    if space["type"] == "Discrete":
+        start = f", start={space['start']}" if "start" in space else ""
+        return f"Discrete({space['n']}{start})"
+    return f"Box({tuple(space['shape'])}, {space['dtype']})"
+
+
+def _same_space(expected: Mapping[str, Any], actual: gym.Space[Any]) -> bool:
+    if not isinstance(actual, gym.spaces.Box | gym.spaces.Discrete):
+        return False
+    found = space_to_dict(actual)
+    if found["type"] != expected["type"]:
+        return False
+    if found["type"] == "Discrete":
+        return (found["n"], found.get("start", 0)) == (expected["n"], expected.get("start", 0))
+    same_kind = np.dtype(found["dtype"]).kind == np.dtype(expected["dtype"]).kind
+    return bool(found["shape"] == expected["shape"] and same_kind)

@@ -1,0 +1,204 @@
+"""k-shot evaluation: fresh learners, one inner step, full episodes, raw rewards, many agents at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from gym_taskdistill.dataset.card import Score
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill.ppmo import LearnersArg
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners import NAMED_LEARNERS, learner_distribution
+from gym_taskdistill.policies.trained import TrainedLearners, train_fresh_learners
+from gym_taskdistill.tasks.task import Task
+
+#: Columns simulated side by side: thousands where the env computes them at once, else a few, as of images.
+MAX_COLUMNS = {True: 10_000, False: 64}
+
+#: Called with the number of finished episodes.
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Raw returns of an evaluation, with the protocol that produced them.
+
+    Attributes:
+        returns: Raw episode returns, shape ``(n_agents, n_episodes)``.
+        lengths: Episode lengths in steps, same shape.
+        task: The task the agents were tested on.
+        learners: Name or description of the learner distribution.
+        deterministic: Whether the agents took the mode of their policy.
+        seed: Seed of learners, actions and envs.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    task: Task
+    learners: str
+    deterministic: bool
+    seed: int
+
+    @property
+    def agent_means(self) -> np.ndarray:
+        """Mean return of each agent, shape ``(n_agents,)``."""
+        means: np.ndarray = self.returns.mean(axis=1)
+        return means
+
+    @property
+    def mean(self) -> float:
+        """Mean over agents."""
+        return float(self.agent_means.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over agents."""
+        return float(self.agent_means.std())
+
+    @property
+    def min(self) -> float:
+        """Mean return of the worst agent."""
+        return float(self.agent_means.min())
+
+    @property
+    def score(self) -> Score:
+        """The evaluation as an entry of a dataset's card."""
+        return Score(
+            learners=self.learners,
+            deterministic=self.deterministic,
+            n_agents=self.returns.shape[0],
+            n_episodes=self.returns.shape[1],
+            seed=self.seed,
+            env_id=self.task.env_id,
+            mean=self.mean,
+            std=self.std,
+            min=self.min,
+            agent_means=tuple(self.agent_means.tolist()),
+        )
+
+    def __str__(self) -> str:
+        """Return the score with its protocol in one line."""
+        mean, std, worst = self.score.figures
+        return f"{mean} ± {std} (worst agent {worst}; {self.score.protocol})"
+
+
+def evaluate(
+    dataset: DistilledDataset,
+    n_agents: int = 100,
+    n_episodes: int = 100,
+    *,
+    learners: LearnersArg | None = None,
+    deterministic: bool = False,
+    seed: int = 0,
+    task: Task | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Train fresh learners on a dataset and test them on its task (paper, sections 4.1 and 6).
+
+    Every column of envs plays a fixed number of episodes, so that short episodes are not over-represented.
+
+    Args:
+        dataset: The dataset.
+        n_agents: Fresh learners to test, each on its own initialisation.
+        n_episodes: Full episodes for each.
+        learners: Another learner distribution than the dataset's own, such as a column of Table 1.
+        deterministic: Take the mode of the policy instead of sampling as the paper does.
+        seed: Makes the result reproducible on one machine; use another one than in training.
+        task: The task to test on; by default the card's.
+        progress: Called with the number of finished episodes now and then.
+
+    Returns:
+        All returns.
+
+    Raises:
+        DatasetError: The dataset does not fit the task.
+        TaskDistillError: The task or the learners cannot be built.
+        ValueError: There is no agent or no episode.
+    """
+    if n_agents < 1 or n_episodes < 1:
+        raise TaskDistillError(
+            f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
+        )
+    task = task or Task(dataset.card.env_id, dataset.card.env_kwargs)
+    dataset.check_env((task.observation_space, task.action_space))
+    distribution = learner_distribution(dataset.card.learners if learners is None else learners)
+    generator = torch.Generator(dataset.x.device).manual_seed(seed)
+    max_columns = MAX_COLUMNS[task.is_vectorised and not dataset.has_images]
+    envs_per_agent = _largest_divisor(n_episodes, max(1, max_columns // n_agents))
+    agents_at_once = min(n_agents, max(1, max_columns // envs_per_agent))
+    returns = np.zeros((n_agents, n_episodes))
+    lengths = np.zeros((n_agents, n_episodes), dtype=np.int64)
+    env: VecEnv | None = None
+    for first in range(0, n_agents, agents_at_once):
+        count = min(agents_at_once, n_agents - first)
+        agents = train_fresh_learners(dataset, count, generator, distribution)
+        if env is None or env.num_envs != count * envs_per_agent:
+            if env is not None:
+                env.close()
+            env = task.make_vec_env(count * envs_per_agent)
+        env.seed(seed + first)
+        chunk = slice(first, first + count)
+        returns[chunk], lengths[chunk] = _play(
+            agents, dataset, env, n_episodes // envs_per_agent, deterministic, generator, progress
+        )
+    assert env is not None
+    env.close()
+    return Evaluation(returns, lengths, task, _name(learners, dataset), deterministic, seed)
+
+
+def _play(
+    agents: TrainedLearners,
+    dataset: DistilledDataset,
+    env: VecEnv,
+    episodes_per_env: int,
+    deterministic: bool,
+    generator: torch.Generator,
+    progress: Progress | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Let M agents play in E columns each until every column has its episodes; arrays ``(M, episodes)``."""
+    n_agents, n_columns = len(agents.learners), env.num_envs
+    returns = np.zeros((n_columns, episodes_per_env))
+    lengths = np.zeros((n_columns, episodes_per_env), dtype=np.int64)
+    finished = np.zeros(n_columns, dtype=np.int64)
+    box = env.action_space if isinstance(env.action_space, spaces.Box) else None
+    obs = env.reset()
+    with torch.no_grad():
+        while (finished < episodes_per_env).any():
+            batch = torch.as_tensor(obs, dtype=torch.float32, device=dataset.x.device)
+            batch = dataset.normalize(batch).unflatten(0, (n_agents, -1))
+            distribution = agents.action_distribution(batch)
+            actions = distribution.mode() if deterministic else distribution.sample(generator)
+            action_array = actions.flatten(0, 1).cpu().numpy()
+            if box is not None:
+                action_array = np.clip(action_array, box.low, box.high)
+            obs, _, dones, infos = env.step(action_array)
+            for column in np.flatnonzero(dones & (finished < episodes_per_env)):
+                episode = infos[column]["episode"]
+                returns[column, finished[column]] = episode["r"]
+                lengths[column, finished[column]] = episode["l"]
+                finished[column] += 1
+                if progress is not None:
+                    progress(1)
+    return returns.reshape(n_agents, -1), lengths.reshape(n_agents, -1)
+
+
+def _largest_divisor(number: int, bound: int) -> int:
+    """Return the largest divisor of ``number`` that is at most ``bound``."""
+    divisors = (d for i in range(1, math.isqrt(number) + 1) if number % i == 0 for d in (i, number // i))
+    return max(d for d in divisors if d <= bound)
+
+
+def _name(learners: LearnersArg | None, dataset: DistilledDataset) -> str:
+    """Name a learner distribution: by its name if it has one, else by its description."""
+    distribution = learner_distribution(dataset.card.learners if learners is None else learners)
+    for name, known in NAMED_LEARNERS.items():
+        if known == distribution:
+            return name
+    return str(distribution)

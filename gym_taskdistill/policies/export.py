@@ -1,0 +1,106 @@
+"""Trained learners as modules of torch and models of SB3."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor, nn
+
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.policies.trained import TrainedLearners
+
+
+class ObservationNormalization(nn.Module):
+    """What a dataset does to observations (`DistilledDataset.normalize`), as a module.
+
+    Args:
+        dataset: The dataset that carries them.
+    """
+
+    mean: Tensor
+    std: Tensor
+    scale: Tensor
+
+    def __init__(self, dataset: DistilledDataset) -> None:
+        super().__init__()
+        mean, var = dataset.obs_mean, dataset.obs_var
+        self.register_buffer("mean", torch.zeros(()) if mean is None else mean.clone())
+        self.register_buffer("std", torch.ones(()) if var is None else (var + 1e-8).sqrt())
+        scale = dataset.obs_scale
+        self.register_buffer("scale", torch.ones(()) if scale is None else scale.clone())
+        self.clip_obs = float("inf") if dataset.clip_obs is None else dataset.clip_obs
+        self.unit = 255.0 if dataset.has_images else 1.0
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Normalise, clip and scale observations ``(n, *obs_shape)``."""
+        normalized = ((obs / self.unit - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
+        return normalized * self.scale
+
+
+def module(dataset: DistilledDataset, trained: TrainedLearners, index: int = 0) -> nn.Sequential:
+    """Export a trained learner, from raw observations to its outputs; see `DistilledPolicy.to_torch`."""
+    parts: list[nn.Module] = []
+    if dataset.obs_mean is not None or dataset.obs_scale is not None or dataset.has_images:
+        parts.append(ObservationNormalization(dataset))
+    parts.extend(trained.module(index))
+    return nn.Sequential(*parts)
+
+
+class LearnerFeatures(BaseFeaturesExtractor):
+    """All of an exported learner but its last layer, as SB3's features extractor.
+
+    Args:
+        observation_space: Space of raw observations.
+        network: The exported learner, whose last module is linear; it is copied.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], network: nn.Sequential) -> None:
+        last = network[-1]
+        assert isinstance(last, nn.Linear)
+        super().__init__(observation_space, last.in_features)
+        self.hidden = copy.deepcopy(network[:-1])
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Map observations ``(n, *obs_shape)`` to features ``(n, features_dim)``."""
+        features: Tensor = self.hidden(observations).flatten(1)
+        return features
+
+
+def ppo(
+    dataset: DistilledDataset,
+    trained: TrainedLearners,
+    env: GymEnv | str,
+    index: int,
+    ppo_kwargs: Mapping[str, Any],
+) -> PPO:
+    """Make an SB3 PPO that starts as a trained learner; see `DistilledPolicy.to_sb3`."""
+    if isinstance(env, gym.Env):
+        dataset.check_env(env)  # by its id too
+    network = module(dataset, trained, index)
+    settings = dict(ppo_kwargs)
+    policy_kwargs = {
+        **settings.pop("policy_kwargs", {}),
+        "features_extractor_class": LearnerFeatures,
+        "features_extractor_kwargs": {"network": network},
+        "share_features_extractor": False,
+        "normalize_images": False,  # the network does it
+        "net_arch": [],
+        "ortho_init": False,  # it would draw the extractor's weights anew
+    }
+    model = PPO("MlpPolicy", env, policy_kwargs=policy_kwargs, **settings)
+    dataset.check_env((model.observation_space, model.action_space))
+    last = network[-1]
+    with torch.no_grad():
+        model.policy.action_net.load_state_dict(last.state_dict())
+        if trained.log_std is not None:
+            log_std = trained.log_std[index if len(trained.log_std) > 1 else 0]
+            model.policy.log_std.copy_(log_std)
+    return model

@@ -1,0 +1,231 @@
+"""`DistilledPolicy`: a fresh network that trains itself on a distilled dataset, then acts."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import nn
+
+from gym_taskdistill import zoo
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill.ppmo import LearnersArg
+from gym_taskdistill.errors import DatasetError, TaskDistillError
+from gym_taskdistill.learners import learner_distribution
+from gym_taskdistill.policies import export
+from gym_taskdistill.policies.action_distributions import ActionDistribution
+from gym_taskdistill.policies.trained import train_fresh_learners
+
+
+class DistilledPolicy:
+    """A fresh learner λ, trained on a distilled dataset at construction: one gradient step, no environment.
+
+    Acts like an SB3 policy: `predict` takes raw observations, single or batched, and works with SB3's
+    `evaluate_policy`.
+
+    Args:
+        dataset: What to train on.
+        learners: Another learner distribution than the one the dataset was distilled over: a name such as
+            ``"random_h"``, a plain description, or a `LearnerDistribution`.
+        seed: Seed of the initialisation and of sampled actions; ``None`` draws one.
+        n_learners: Members of an ensemble, each from its own initialisation; see `ensemble`.
+
+    Raises:
+        TaskDistillError: The learners are unknown or do not fit the dataset.
+
+    >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+    >>> observations = np.zeros((5, 8), dtype=np.float32)
+    >>> policy.predict(observations)[0].shape
+    (5,)
+    """
+
+    def __init__(
+        self,
+        dataset: DistilledDataset,
+        learners: LearnersArg | None = None,
+        seed: int | None = None,
+        n_learners: int = 1,
+    ) -> None:
+        if n_learners < 1:
+            raise TaskDistillError(f"A policy needs at least 1 learner, not {n_learners}.")
+        self.dataset = dataset
+        self.learners = learner_distribution(dataset.card.learners if learners is None else learners)
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._generator = torch.Generator(dataset.x.device).manual_seed(self.seed)
+        self.trained = train_fresh_learners(dataset, n_learners, self._generator, self.learners)
+
+    @classmethod
+    def from_zoo(
+        cls,
+        env_id: str,
+        variant: str | None = None,
+        *,
+        learners: LearnersArg | None = None,
+        seed: int | None = None,
+        **env_kwargs: Any,
+    ) -> DistilledPolicy:
+        """Train a fresh learner on a dataset of the zoo.
+
+        Args:
+            env_id: Id of the task, such as ``"CartPoleND-v0"``, or an entry's full name.
+            variant: Which of the task's datasets; by default the one the zoo recommends.
+            learners: As in the constructor.
+            seed: As in the constructor.
+            **env_kwargs: The task's arguments, as for `gymnasium.make`.
+
+        Raises:
+            ZooError: The zoo has no such entry.
+        """
+        return cls(zoo.load(env_id, variant, **env_kwargs), learners, seed)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | PathLike[str],
+        *,
+        learners: LearnersArg | None = None,
+        seed: int | None = None,
+    ) -> DistilledPolicy:
+        """Train a fresh learner on a dataset file.
+
+        Raises:
+            DatasetError: The file cannot be read as a dataset.
+        """
+        return cls(DistilledDataset.load(path), learners, seed)
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """Space of raw observations; a card keeps no bounds, so it has none."""
+        return _space(self.dataset.card.observation_space)
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """Space of actions."""
+        return _space(self.dataset.card.action_space)
+
+    def __len__(self) -> int:
+        """Number of learners that vote."""
+        return len(self.trained.learners)
+
+    def __repr__(self) -> str:
+        return f"DistilledPolicy({self.dataset!r}, n_learners={len(self)}, seed={self.seed})"
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Choose actions, with the signature of SB3's `BasePolicy.predict`.
+
+        Args:
+            observation: A raw observation ``obs_shape`` or a batch ``(n, *obs_shape)``.
+            state: Ignored: the policy has no memory.
+            episode_start: Ignored.
+            deterministic: Take the most likely action instead of sampling as the paper does.
+
+        Returns:
+            The action or the batch of actions, clipped to the action space; and ``state``.
+
+        Raises:
+            DatasetError: The observation has another shape than the dataset's.
+        """
+        obs = np.asarray(observation)
+        shape = self.dataset.obs_shape
+        single = obs.shape == shape
+        if not single and obs.shape[1:] != shape:
+            raise DatasetError(
+                f"The observation has shape {obs.shape}, but {self.dataset.card.task} gives "
+                f"{shape}, or a batch (n, {', '.join(map(str, shape))})."
+            )
+        distribution = self.distribution(obs[None] if single else obs)
+        actions = distribution.mode() if deterministic else distribution.sample(self._generator)
+        array = self._clip(actions.cpu().numpy())
+        return (array[0] if single else array), state
+
+    def distribution(self, observations: np.ndarray) -> ActionDistribution:
+        """Return the action distribution at raw observations, averaged over the members of an ensemble.
+
+        Args:
+            observations: A batch ``(n, *obs_shape)``.
+
+        Returns:
+            A distribution of batch shape ``(n,)``.
+        """
+        batch = torch.as_tensor(observations, dtype=torch.float32, device=self.dataset.x.device)
+        with torch.no_grad():
+            normalized = self.dataset.normalize(batch).unsqueeze(0)
+            everyone = normalized.expand(len(self), *normalized.shape[1:])
+            return self.trained.action_distribution(everyone).average()
+
+    def _clip(self, actions: np.ndarray) -> np.ndarray:
+        space = self.dataset.card.action_space
+        if space["type"] != "Box":
+            return actions
+        clipped: np.ndarray = np.clip(actions, np.float32(space["low"]), np.float32(space["high"]))
+        return clipped
+
+    def ensemble(self, n_learners: int) -> DistilledPolicy:
+        """Train an ensemble of fresh learners on the same dataset; its members' policies are averaged.
+
+        Args:
+            n_learners: Number of members.
+
+        Returns:
+            A policy whose action probabilities (or Gaussian parameters) are the mean over its members'.
+        """
+        return DistilledPolicy(self.dataset, self.learners, self.seed, n_learners)
+
+    def to_torch(self, index: int = 0) -> nn.Sequential:
+        """Export a trained learner as a plain torch module, from raw observations to its outputs.
+
+        Args:
+            index: Which member of an ensemble.
+
+        Returns:
+            A module that maps ``(n, *obs_shape)`` to action logits or means ``(n, n_outputs)``.
+        """
+        return export.module(self.dataset, self.trained, index)
+
+    def to_sb3(self, env: GymEnv | str, index: int = 0, **ppo_kwargs: Any) -> PPO:
+        """Make an SB3 PPO that starts as a trained learner, to fine-tune it.
+
+        The model takes raw observations: the frozen statistics become part of its policy. Its critic starts
+        from a copy of the learner's hidden layers and a fresh last layer.
+
+        Args:
+            env: The dataset's env, or a vector env of it, with raw observations.
+            index: Which member of an ensemble.
+            **ppo_kwargs: Arguments of SB3's PPO, such as ``learning_rate``.
+
+        Returns:
+            The model; before `learn` it acts as the learner does.
+
+        Raises:
+            DatasetError: The env is not the dataset's; of a vector env only the spaces are compared.
+
+        >>> import gymnasium as gym
+        >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+        >>> model = policy.to_sb3(gym.make("CartPoleND-v0", n=2), learning_rate=1e-4)
+        >>> model.predict(np.zeros(8))[0].shape
+        ()
+        """
+        return export.ppo(self.dataset, self.trained, env, index, ppo_kwargs)
+
+
+def _space(plain: dict[str, Any]) -> spaces.Space[Any]:
+    """Build a space from its description in a card."""
+    if plain["type"] == "Discrete":
+        return spaces.Discrete(plain["n"])
+    shape = tuple(plain["shape"])
+    low, high = (
+        np.broadcast_to(np.array(plain.get(key, bound), dtype=plain["dtype"]), shape)
+        for key, bound in (("low", -np.inf), ("high", np.inf))
+    )
+    return spaces.Box(low, high, shape, np.dtype(plain["dtype"]))

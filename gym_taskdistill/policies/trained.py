@@ -1,0 +1,207 @@
+"""Learners that have taken their inner step and act: λ trained on T_d."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.inner.rules import PAPER, InnerSGD, inner_step
+from gym_taskdistill.learners import (
+    LearnerDistribution,
+    Learners,
+    LearnerStack,
+    learner_distribution,
+)
+from gym_taskdistill.policies.action_distributions import (
+    ActionDistribution,
+    Categorical,
+    DiagGaussian,
+)
+
+
+@dataclass(frozen=True)
+class TrainedLearners:
+    """M learners after Train(λ, X, Y), with the encoder before them.
+
+    Attributes:
+        learners: The trained layers ``[l, L)``.
+        encoder: The shared layers ``[0, l)``, a batch of one network (without layers when l = 0).
+        log_std: Log standard deviations, ``(M, n_outputs)`` or ``(1, n_outputs)``; ``None`` if actions are
+            discrete.
+    """
+
+    learners: Learners
+    encoder: Learners
+    log_std: Tensor | None
+
+    def action_distribution(self, obs: Tensor) -> ActionDistribution:
+        """Return each learner's policy at its own observations.
+
+        Args:
+            obs: Normalised observations, ``(M, b, *obs_shape)``.
+
+        Returns:
+            A distribution of batch shape ``(M, b)``.
+        """
+        return self.act(obs)
+
+    def module(self, index: int = 0) -> nn.Sequential:
+        """Export learner ``index``, with the encoder before it, as a plain `torch.nn.Sequential`.
+
+        Raises:
+            IndexError: There is no such learner.
+        """
+        if not self.encoder.params:
+            return self.learners.module(index)
+        (encoder,), (stack,) = self.encoder.stacks, self.learners.stacks
+        if not 0 <= index < stack.size:
+            raise IndexError(f"There is no learner {index}: this batch holds {stack.size}.")
+        params = (*encoder.params, *(p[index : index + 1] for p in stack.params))
+        return LearnerStack(encoder.layers + stack.layers, params, 1).module(0)
+
+    def act(self, features: Tensor, layer: int = 0) -> ActionDistribution:
+        """Return each learner's policy at features that the encoder has computed already.
+
+        Args:
+            features: Outputs of the encoder's layers ``[0, layer)``, ``(M, b, *features)``.
+            layer: How many of its layers that is.
+
+        Returns:
+            A distribution of batch shape ``(M, b)``.
+        """
+        if self.encoder.params:
+            features = encode(self.encoder.part(slice(layer, None)), features)
+        outputs = self.learners(features)
+        if self.log_std is None:
+            return Categorical(outputs)
+        return DiagGaussian(outputs, self.log_std.unsqueeze(1))
+
+
+def encode(encoder: Learners, obs: Tensor) -> Tensor:
+    """Run the shared encoder ε_ξ over observations ``(M, b, *obs_shape)``, giving ``(M, b, *features)``."""
+    if not encoder.params:
+        return obs
+    features: Tensor = encoder(obs.flatten(0, 1).unsqueeze(0)).squeeze(0)
+    return features.unflatten(0, obs.shape[:2])
+
+
+def train_learners(
+    fresh: Learners,
+    encoder: Learners,
+    x: Tensor,
+    y: Tensor,
+    inner_lr: Tensor | float,
+    sgd: InnerSGD = PAPER,
+    *,
+    lr_hidden: Tensor | float = 1.0,
+    log_std_label: Tensor | None = None,
+    create_graph: bool = False,
+) -> TrainedLearners:
+    """Train learners on a synthetic batch behind an encoder (Algorithm 2, lines 3 and 4).
+
+    Args:
+        fresh: M fresh learners, the layers ``[l, L)``.
+        encoder: The layers ``[0, l)``, a batch of one network.
+        x: Synthetic rows, ``(k, *obs_shape)``, encoded like observations.
+        y: Soft labels, ``(k, n_outputs)``.
+        inner_lr: Inner learning rate.
+        sgd: Number of steps, momentum and so on.
+        lr_hidden: Factor on the learning rate in all layers but the last.
+        log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
+        create_graph: Keep the graph back to the rows, the labels, the learning rate and the encoder.
+
+    Returns:
+        The trained learners. With l = L nothing is left to train: they are the encoder, and the label itself
+        is the log standard deviation, as in SB3's PPO.
+    """
+    if not fresh.params:
+        log_std = None if log_std_label is None else log_std_label.unsqueeze(0)
+        return TrainedLearners(fresh, encoder, log_std)
+    with torch.set_grad_enabled(create_graph):
+        rows = encode(encoder, x.unsqueeze(0)).squeeze(0)
+    # A fresh learner's log-std is 0.
+    log_std = None if log_std_label is None else y.new_zeros(len(fresh), y.shape[1])
+    learners, log_std = inner_step(
+        fresh,
+        rows,
+        y,
+        inner_lr,
+        sgd,
+        lr_hidden=lr_hidden,
+        log_std=log_std,
+        log_std_label=log_std_label,
+        create_graph=create_graph,
+    )
+    return TrainedLearners(learners, encoder, log_std)
+
+
+def train_fresh_learners(
+    dataset: DistilledDataset,
+    n_learners: int,
+    generator: torch.Generator,
+    learners: LearnerDistribution | None = None,
+) -> TrainedLearners:
+    """Sample fresh learners and train each on a dataset: k-shot learning (paper, section 4.1).
+
+    Args:
+        dataset: What to train on; it says how (inner learning rate and steps).
+        n_learners: M, how many.
+        generator: Source of the initialisations, on the dataset's device.
+        learners: Another learner distribution than the one the dataset was distilled over.
+
+    Returns:
+        The M trained learners, ready to act on normalised observations.
+
+    Raises:
+        DatasetError: The learners do not fit the dataset's encoder.
+    """
+    distribution = learners or learner_distribution(dataset.card.learners)
+    n_layers = dataset.encoder_layers
+    fresh = distribution.sample(
+        n_learners, dataset.obs_shape, dataset.n_outputs, generator, slice(n_layers, None)
+    )
+    return train_learners(
+        fresh,
+        load_encoder(dataset, distribution),
+        dataset.x,
+        dataset.y,
+        dataset.inner_lr,
+        dataset.inner_sgd,
+        lr_hidden=dataset.inner_lr_hidden,
+        log_std_label=dataset.log_std,
+    )
+
+
+def encoder_state(encoder: Learners) -> dict[str, Tensor]:
+    """Return an encoder's parameters by name (``"0.weight"``, ``"0.bias"``, …), detached."""
+    names = ("weight", "bias")
+    return {
+        f"{i // 2}.{names[i % 2]}": param.detach().squeeze(0).clone()
+        for i, param in enumerate(encoder.params)
+    }
+
+
+def load_encoder(dataset: DistilledDataset, distribution: LearnerDistribution) -> Learners:
+    """Rebuild the encoder that a dataset carries, as layers ``[0, l)`` of a family's architecture.
+
+    Raises:
+        DatasetError: The encoder's parameters are not those of the architecture.
+    """
+    if not dataset.encoder_layers:
+        return Learners([LearnerStack((), (), 1)])
+    layers = distribution.layers(dataset.obs_shape, dataset.n_outputs)[: dataset.encoder_layers]
+    shapes = [shape for layer in layers for shape in layer.shapes]
+    names = [f"{i}.{name}" for i in range(len(layers)) for name in ("weight", "bias")]
+    state: Mapping[str, Tensor] = dataset.encoder
+    found = [tuple(state[name].shape) if name in state else None for name in names]
+    if found != shapes or len(state) != len(names):
+        raise DatasetError(
+            f"The dataset's encoder does not fit {distribution!r}: layers [0, {dataset.encoder_layers}) of "
+            f"that family have parameters of shapes {shapes}, but the dataset has {found}."
+        )
+    return Learners([LearnerStack(layers, tuple(state[name].unsqueeze(0) for name in names), 1)])

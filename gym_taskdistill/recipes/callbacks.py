@@ -1,0 +1,208 @@
+"""Callbacks of a distillation: keep the best dataset, write checkpoints, show progress.
+
+All of them act between meta-epochs, at the start of a rollout, when the dataset is consistent.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill import critic_file, distributed
+from gym_taskdistill.distill.ppmo import PPMO
+from gym_taskdistill.files import replacing
+from gym_taskdistill.policies.evaluation import Evaluation, evaluate
+from gym_taskdistill.tasks.task import Task
+
+#: Columns of ``evaluations.csv``.
+EVALUATION_FIELDS = ("num_timesteps", "mean", "std", "min")
+
+
+class MetaEpochCallback(BaseCallback):
+    """Does something each time another ``every`` env steps have passed, between two meta-epochs.
+
+    Args:
+        every: Env steps from one time to the next.
+    """
+
+    model: PPMO
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = max(1, every)
+        self._last: int | None = None
+
+    def _on_training_start(self) -> None:
+        self._last = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self._last is not None and self.model.num_timesteps // self.every > self._last // self.every:
+            self._last = self.model.num_timesteps
+            self.act()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def act(self) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+
+class BestDatasetCallback(MetaEpochCallback):
+    """Tests fresh learners on the dataset now and then and keeps the best dataset.
+
+    The learners, their actions and the envs come from seeds that training never uses; the final score of a
+    run should use yet others. The history is in ``evaluations.csv``; a resumed run continues it.
+
+    Args:
+        task: The task to test on.
+        folder: Where to write ``best.safetensors`` (and ``.json``), ``best.critic.safetensors`` and
+            ``evaluations.csv``.
+        every: Env steps between two tests.
+        n_agents: Fresh learners in a test.
+        n_episodes: Episodes for each.
+        seed: Seed of the tests.
+    """
+
+    def __init__(
+        self, task: Task, folder: Path, every: int, n_agents: int, n_episodes: int, seed: int
+    ) -> None:
+        super().__init__(every)
+        self.task, self.folder = task, folder
+        self.n_agents, self.n_episodes, self.seed = n_agents, n_episodes, seed
+        self.history: list[tuple[int, float, float, float]] = []
+
+    @property
+    def best_mean(self) -> float:
+        """Best mean so far, −∞ before the first test."""
+        return max((row[1] for row in self.history), default=float("-inf"))
+
+    @property
+    def last_mean(self) -> float | None:
+        """Mean of the last test, ``None`` before the first."""
+        return self.history[-1][1] if self.history else None
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        if self._table.is_file():
+            with self._table.open(newline="") as file:
+                rows = list(csv.reader(file))[1:]
+            # Tests after the checkpoint from which this run resumes will be made again.
+            self.history = [
+                (int(steps), float(mean), float(std), float(worst))
+                for steps, mean, std, worst in rows
+                if int(steps) <= self.model.num_timesteps
+            ]
+
+    def _on_training_end(self) -> None:
+        if self.history and self.history[-1][0] == self.model.num_timesteps:
+            return
+        self.act()
+
+    def act(self) -> None:
+        """Test the dataset as it is now, on the first of several ranks."""
+        if distributed.rank():
+            return
+        dataset = self.model.dataset()
+        result = self._evaluate(dataset)
+        if result.mean >= self.best_mean:  # of equals the later, which has seen more learners
+            path = dataset.save(self.folder / "best.safetensors")
+            critic_file.write(self.model, critic_file.critic_path(path))
+        self.history.append((self.model.num_timesteps, result.mean, result.std, result.min))
+        self._write()
+        for name, value in (("mean", result.mean), ("std", result.std), ("min", result.min)):
+            self.logger.record(f"eval/{name}", value)
+
+    def _evaluate(self, dataset: DistilledDataset) -> Evaluation:
+        return evaluate(
+            dataset,
+            self.n_agents,
+            self.n_episodes,
+            seed=self.seed,
+            task=self.task,
+        )
+
+    @property
+    def _table(self) -> Path:
+        return self.folder / "evaluations.csv"
+
+    def _write(self) -> None:
+        with replacing(self._table) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(EVALUATION_FIELDS)
+            writer.writerows(self.history)
+
+
+class CheckpointCallback(MetaEpochCallback):
+    """Writes a checkpoint now and then; each opens a new segment (see `PPMO.begin_segment`).
+
+    Args:
+        path: The file, always the same: a checkpoint replaces the one before.
+        every: Env steps between two checkpoints. Part of the run's result: resume with the same.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__(every)
+        self.path = path
+
+    def act(self) -> None:
+        """Write the checkpoint."""
+        self.model.save_checkpoint(self.path)
+
+
+class ScoreProgressBar(BaseCallback):
+    """A progress bar over env steps, with the time left and the score so far.
+
+    Args:
+        best: The callback whose tests are the score; without it, the learners' own training episodes.
+    """
+
+    def __init__(self, best: BestDatasetCallback | None = None) -> None:
+        super().__init__()
+        self.best = best
+        self._bar: tqdm | None = None
+
+    def _on_training_start(self) -> None:
+        self._bar = tqdm(
+            total=self.locals["total_timesteps"],
+            initial=self.model.num_timesteps,
+            unit="step",
+            unit_scale=True,
+            dynamic_ncols=True,
+        )
+
+    def _on_rollout_end(self) -> None:
+        assert self._bar is not None
+        self._bar.set_postfix_str(self._score(), refresh=False)
+        self._bar.update(self.model.num_timesteps - self._bar.n)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the bar; also for an interrupted run."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _score(self) -> str:
+        episodes = self.model.ep_info_buffer or ()
+        parts = []
+        if episodes:
+            parts.append(f"training return {_rounded(sum(e['r'] for e in episodes) / len(episodes))}")
+        if self.best is not None and self.best.last_mean is not None:
+            last, best = _rounded(self.best.last_mean), _rounded(self.best.best_mean)
+            parts.append(f"fresh agents {last} (best {best})")
+        return ", ".join(parts)
+
+
+def _rounded(score: float) -> str:
+    # Reacher's progress is all behind the point, HumanoidStandup's is far before it.
+    return f"{score:.2f}" if abs(score) < 10 else f"{score:.0f}"

@@ -1,0 +1,5 @@
+"""Tasks T_0: environments, how to make them, and their adapters to SB3's `VecEnv`."""
+
+from gym_taskdistill.tasks.task import Task
+
+__all__ = ["Task"]

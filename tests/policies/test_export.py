@@ -1,0 +1,76 @@
+"""Trained learners as SB3 models: they act alike, and they can be fine-tuned, saved and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+from gym_taskdistill import DistilledPolicy
+from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.tasks.task import Task
+
+
+@pytest.mark.parametrize(
+    ("task", "learners"),
+    [
+        (Task("CartPoleND-v0", {"n": 2}), None),
+        (Task("CartPoleND-v0", {"n": 2}), {"family": "mlp", "depth": 4, "width": 48}),
+        (Task("InvertedPendulum-v4"), None),
+        (Task("PongNoFrameskip-v4"), None),
+    ],
+    ids=str,
+)
+def test_the_model_acts_as_the_learner(task: Task, learners: dict | None) -> None:
+    policy = DistilledPolicy.from_zoo(task.env_id, learners=learners, seed=0, **task.env_kwargs)
+    env = task.make_vec_env(2, seed=0)
+    model = policy.to_sb3(env, device="cpu")
+    obs = env.reset()
+    for _ in range(20):
+        actions = policy.predict(obs, deterministic=True)[0]
+        np.testing.assert_allclose(model.predict(obs, deterministic=True)[0], actions, rtol=1e-4, atol=1e-5)
+        obs = env.step(actions)[0]
+    if policy.trained.log_std is not None:
+        torch.testing.assert_close(model.policy.log_std.detach(), policy.trained.log_std[0])
+    env.close()
+
+
+def test_fine_tuning_trains_all_and_survives_a_file(tmp_path: Path) -> None:
+    env = gym.make("CartPoleND-v0", n=2)
+    policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+    model = policy.to_sb3(env, n_steps=256, learning_rate=1e-4, device="cpu", seed=0)
+    before = {name: p.clone() for name, p in model.policy.named_parameters()}
+    model.learn(512)
+    changed = {name for name, p in model.policy.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == set(before)
+    model.save(tmp_path / "tuned.zip")
+    loaded = PPO.load(tmp_path / "tuned.zip", device="cpu")
+    obs = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    np.testing.assert_array_equal(*(m.predict(obs, deterministic=True)[0] for m in (model, loaded)))
+    assert evaluate_policy(loaded, Monitor(env), 5, deterministic=False)[0] > 450
+
+
+def test_members_of_an_ensemble_are_chosen_by_index() -> None:
+    ensemble = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0).ensemble(3)
+    model = ensemble.to_sb3(gym.make("CartPoleND-v0", n=2), index=2, device="cpu")
+    obs = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = ensemble.to_torch(2)(obs).argmax(1)
+    np.testing.assert_array_equal(model.predict(obs.numpy(), deterministic=True)[0], expected.numpy())
+
+
+def test_a_wrong_env_is_refused() -> None:
+    policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+    with pytest.raises(DatasetError, match=r"n=2.*n=3"):
+        policy.to_sb3(gym.make("CartPoleND-v0", n=3), device="cpu")
+    with pytest.raises(DatasetError, match=r"\(8,\)"):
+        policy.to_sb3(Task("CartPoleND-v0", {"n": 3}).make_vec_env(1), device="cpu")
+    hopper = DistilledPolicy.from_zoo("Hopper-v4", seed=0)
+    with pytest.raises(DatasetError, match="Hopper-v5"):  # of the same spaces
+        hopper.to_sb3(gym.make("Hopper-v5"), device="cpu")

@@ -1,0 +1,97 @@
+"""The start of a run from another version or width does what the entry's agents do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import start_from
+import torch
+
+from gym_taskdistill import zoo
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.policies.trained import train_fresh_learners
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("old_id", "new_id"), start_from.COLUMNS)
+def test_columns_are_what_both_versions_show(old_id: str, new_id: str) -> None:
+    columns = start_from.COLUMNS[old_id, new_id]
+    kept = [i for i, column in enumerate(columns) if column is not None]
+    old, new = gym.make(old_id), gym.make(new_id)
+    assert new.observation_space.shape == (len(columns),)
+    observations = [old.reset(seed=3)[0], new.reset(seed=3)[0]]
+    for _ in range(10):
+        before, after = observations
+        np.testing.assert_array_equal(before[[columns[i] for i in kept]], after[kept])
+        action = new.action_space.sample()
+        observations = [old.step(action)[0], new.step(action)[0]]
+
+
+def means(dataset: DistilledDataset, obs: torch.Tensor, n_learners: int) -> torch.Tensor:
+    """Return the action means of fresh learners, ``(M, b, n_outputs)``."""
+    trained = train_fresh_learners(dataset, n_learners, torch.Generator().manual_seed(0))
+    return trained.action_distribution(obs.expand(n_learners, *obs.shape)).mean
+
+
+def test_wide_learners_do_what_narrow_ones_do_on_average() -> None:
+    generator = torch.Generator().manual_seed(0)
+    card = replace(zoo.load("Humanoid-v4").card, learners={"family": "mlp", "width": 64})
+    narrow = DistilledDataset(  # small enough for activations to be linear
+        x=0.05 * torch.randn(8, 376, generator=generator),
+        y=torch.randn(8, 17, generator=generator),
+        inner_lr=30.0,  # what a fresh last layer says would else count
+        log_std=torch.zeros(17),
+        card=card,
+    )
+    wide = start_from.start_from(narrow, "Humanoid-v4", 512)
+    obs = 0.05 * torch.randn(32, 376, generator=generator)
+    wanted, got = means(narrow, obs, 128), means(wide, obs, 4)
+    spread = wanted.std(0).mean()
+    assert got.std(0).mean() < 0.1 * spread  # wide ones agree
+    error = (got.mean(0) - wanted.mean(0)).square().mean().sqrt()
+    assert error < 2 * spread / 128**0.5
+
+
+def test_new_columns_change_nothing_while_they_are_zero() -> None:
+    old = zoo.load("Ant-v4")
+    new = start_from.start_from(old, "Ant-v5", 128)
+    assert new.card.env_id == "Ant-v5" and not new.card.scores
+    obs = new.obs_scale[:27] * torch.randn(16, 27, generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([obs, torch.zeros(16, 78)], dim=1)
+    wanted, got = means(old, obs, 64).mean(0), means(new, padded, 64).mean(0)
+    assert (got - wanted).square().mean() < 0.05 * wanted.var(0).mean()  # more units saturate less
+
+
+def test_the_exploration_of_agents_can_be_set() -> None:
+    start = start_from.start_from(zoo.load("InvertedDoublePendulum-v4"), "InvertedDoublePendulum-v4")
+    quiet = start_from.with_log_std(start, -2.0)
+    trained = train_fresh_learners(quiet, 3, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(trained.log_std, torch.full((3, 1), -2.0))
+    assert torch.equal(quiet.x, start.x)
+
+
+def test_a_start_keeps_an_encoder() -> None:
+    entry = zoo.load("PongNoFrameskip-v4/level-3")
+    start = start_from.start_from(entry, entry.card.env_id)
+    assert start.encoder is not None and entry.encoder is not None
+    assert all(torch.equal(start.encoder[name], entry.encoder[name]) for name in entry.encoder)
+    assert start.card.observation_space == entry.card.observation_space
+    assert start.card.learners == entry.card.learners
+
+
+def test_writes_a_start_that_a_run_can_load(tmp_path: Path) -> None:
+    out = tmp_path / "start.safetensors"
+    tasks = ["HumanoidStandup-v4", "HumanoidStandup-v5"]
+    command = [sys.executable, ROOT / "research/start_from.py", *tasks, out]
+    subprocess.run([*command, "--inner-lr-hidden", "0"], check=True, cwd=ROOT)
+    dataset = DistilledDataset.load(out)
+    assert dataset.x.shape == (64, 348)
+    assert dataset.inner_lr_hidden == 0
+    dataset.check_env(gym.make("HumanoidStandup-v5"))
