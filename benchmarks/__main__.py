@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import Report, Row
 from gym_taskdistill.dataset.card import versions
-from gym_taskdistill.recipes.run import use_threads
+from gym_taskdistill.machine import use_threads
 
 #: Benchmarks by name, in the order in which they run.
 BENCHMARKS = {

@@ -60,7 +60,7 @@ def execute(plan: Plan) -> Outcome:
         RuntimeError: The job failed.
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
-        command = [sys.executable, "-m", "gym_taskdistill.cli.train", *plan.arguments]
+        command = [sys.executable, "-m", "gym_taskdistill.train", *plan.arguments]
         start = time.perf_counter()
         process = subprocess.Popen([*command, "--out", folder], stdout=output, stderr=subprocess.STDOUT)
         reached, peak = None, 0
@@ -79,7 +79,7 @@ def execute(plan: Plan) -> Outcome:
         # The run's last test may come less than a poll before its end.
         if reached is None and _best(Path(folder)) >= plan.score:
             reached = wall_clock
-        (dataset,) = Path(folder).glob("*/best.safetensors")
+        (dataset,) = Path(folder).glob("*/dataset.safetensors")
         score = read_card(dataset).scores[0]
         return Outcome(wall_clock, reached, score.mean, score.min, peak)
 
@@ -87,7 +87,7 @@ def execute(plan: Plan) -> Outcome:
 def _best(folder: Path) -> float:
     """Best test of fresh agents so far, from the run's ``evaluations.csv``."""
     best = float("-inf")
-    for table in folder.glob("*/evaluations.csv"):
+    for table in folder.glob("*/*/evaluations.csv"):
         with table.open(newline="") as file:
             best = max([best, *(float(row["mean"]) for row in csv.DictReader(file))])
     return best

@@ -17,7 +17,7 @@ from benchmarks import Report, Row, best_seconds, within
 from gym_taskdistill import DistilledDataset, DistilledPolicy, zoo
 from gym_taskdistill.dataset.card import Card, space_to_dict
 from gym_taskdistill.inner import gradients
-from gym_taskdistill.inner.rules import InnerSGD, inner_step
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import ALPHA_A, ALPHA_C, LearnerDistribution, Learners, learner_distribution
 from gym_taskdistill.policies.trained import train_fresh_learners
 from gym_taskdistill.tasks.task import Task
@@ -38,7 +38,7 @@ def dataset(k: int = 3) -> DistilledDataset:
         learners=ALPHA_C.spec(),
     )
     x, y = (torch.randn(k, size, generator=generator) for size in (8, 4))
-    return DistilledDataset(x=x, y=y, inner_lr=4.0, card=card)
+    return DistilledDataset(x=x, y=y, rule=InnerSGD(lr=4.0), card=card)
 
 
 def pixel_dataset() -> DistilledDataset:
@@ -52,7 +52,7 @@ def pixel_dataset() -> DistilledDataset:
     )
     k = DistilledDataset.k_min(18)
     x, y = torch.randn(k, 4, 84, 84, generator=generator), torch.randn(k, 18, generator=generator)
-    return DistilledDataset(x=x, y=y, inner_lr=0.1, card=card)
+    return DistilledDataset(x=x, y=y, rule=InnerSGD(lr=0.1), card=card)
 
 
 class MetaGradient:
@@ -65,17 +65,15 @@ class MetaGradient:
         self.x = start.x.clone().requires_grad_()
         self.y = start.y.clone().requires_grad_()
         self.log_inner_lr = torch.tensor(
-            math.log(start.inner_lr if inner_steps == 1 else 0.1), requires_grad=True
+            math.log(start.rule.lr if inner_steps == 1 else 0.1), requires_grad=True
         )
         self.fresh = learners.sample(N_LEARNERS, (8,), 4, generator)
         self.obs = torch.randn(N_LEARNERS, N_OBS, 8, generator=generator)
 
     def stacked(self) -> tuple[Tensor, ...]:
         """All learners at once through TorchOpt, as PPMO does."""
-        inner_lr = self.log_inner_lr.exp()
-        trained, _ = inner_step(
-            self.fresh, self.x, self.y, inner_lr, InnerSGD(self.inner_steps), create_graph=True
-        )
+        rule = InnerSGD(lr=self.log_inner_lr.exp(), steps=self.inner_steps)
+        trained, _ = rule.train(self.fresh, self.x, self.y, create_graph=True)
         return self._grad(trained(self.obs).square().mean(dim=(1, 2)).sum())
 
     def by_autograd(self) -> tuple[Tensor, ...]:
@@ -114,12 +112,13 @@ class TailMetaGradient:
         return self._grad(1.0)
 
     def last_layer(self) -> tuple[Tensor, ...]:
-        """Train the last one alone (``inner_lr_hidden=0``)."""
+        """Train the last one alone (``lr_hidden=0``)."""
         return self._grad(0.0)
 
     def _grad(self, lr_hidden: float) -> tuple[Tensor, ...]:
         inputs = [t.requires_grad_() for t in (self.x, self.y, self.features)]
-        trained, _ = inner_step(self.fresh, self.x, self.y, 1.0, lr_hidden=lr_hidden, create_graph=True)
+        rule = InnerSGD(lr=1.0, lr_hidden=lr_hidden)
+        trained, _ = rule.train(self.fresh, self.x, self.y, create_graph=True)
         return torch.autograd.grad(trained(self.features).square().mean(), inputs)
 
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -24,47 +24,62 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from benchmarks import Report, Row, at_least, best_seconds
 from gym_taskdistill import PPMO
 from gym_taskdistill.dataset.card import is_image, space_to_dict
-from gym_taskdistill.recipes import recipe as recipes
-from gym_taskdistill.recipes.recipe import Recipe
+from gym_taskdistill.recipes.file import load
+from gym_taskdistill.recipes.stages import Distil
+from gym_taskdistill.tasks import Task
 
-#: The recipe for two axes, with the env of one, which is SB3's CartPole-v1.
-RECIPE = replace(recipes.load("cartpole"), env_kwargs={"n": 1})
 
-#: The recipe's own setting, and one of large minibatches. The inner step costs the same for any one, but
-#: SB3's updates do not, so the ratio grows with it.
-SMALL = RECIPE
-LARGE = RECIPE.override({"n_envs": 64, "batch_size": 4096})
+@dataclass(frozen=True)
+class Job:
+    """What is trained: a task, by the last stage of its recipe that runs PPMO."""
+
+    task: Task
+    stage: Distil
+
+    @classmethod
+    def of(cls, name: str, task: Task | None = None, **changes: Any) -> Job:
+        """Take a recipe's, with some settings changed, for another task if one is given."""
+        recipe = load(name)
+        (*_, stage) = (stage for stage in recipe.stages if isinstance(stage, Distil))
+        return cls(task or recipe.task, stage.replace(**changes))
+
+
+#: The recipe for two axes, with the env of one, SB3's CartPole-v1: as it is, and with large minibatches. The
+#: inner step costs the same for any one.
+ONE_AXIS = Task("CartPoleND-v0", {"n": 1})
+SMALL = Job.of("cartpole", ONE_AXIS)
+LARGE = Job.of("cartpole", ONE_AXIS, n_envs=64, batch_size=4096)
 
 #: MuJoCo with 8 learners, as its recipes have it but for their 16.
-MUJOCO = [recipes.load(f"{name}-v4").override({"n_learners": 8}) for name in ("Hopper", "HalfCheetah")]
+MUJOCO = [Job.of(f"{name}-v4", n_learners=8) for name in ("Hopper", "HalfCheetah")]
 #: Atari by a linear probe, as its recipe has it.
-ATARI = recipes.load("PongNoFrameskip-v4")
+ATARI = Job.of("PongNoFrameskip-v4")
 #: Rounds, and env steps of each, without and with images, which take a hundred times as long.
 ROUNDS, MIN_STEPS = {False: 5, True: 2}, {False: 16_384, True: 2_048}
 
 
-def vec_env(recipe: Recipe, backend: str) -> VecEnv:
-    """Make the recipe's columns of envs."""
-    env = recipe.task.make_vec_env(recipe.n_envs, backend=backend, training=True)
-    return VecNormalize(env) if recipe.normalize else env
+def vec_env(job: Job, backend: str) -> VecEnv:
+    """Make the recipe's environments."""
+    env = job.task.make_vec_env(job.stage.n_envs, backend=backend, training=True)
+    return VecNormalize(env) if job.stage.normalize else env
 
 
-def ppmo(recipe: Recipe, device: str = "cpu") -> PPMO:
+def ppmo(job: Job, device: str = "cpu") -> PPMO:
     """Make PPMO as a recipe says."""
-    return PPMO(env=vec_env(recipe, recipe.backend), seed=0, device=device, **recipe.ppmo_kwargs())
+    return PPMO(env=vec_env(job, job.stage.backend), seed=0, device=device, **job.stage.ppmo_kwargs(job.task))
 
 
-def sb3_ppo(recipe: Recipe, env: VecEnv) -> PPO:
+def sb3_ppo(job: Job, env: VecEnv) -> PPO:
     """Make SB3's PPO with the same rollouts, minibatches and passes, and nets like the learners'."""
-    same = {name: recipe.ppmo[name] for name in ("n_steps", "batch_size", "n_epochs", "ent_coef")}
+    same = {name: getattr(job.stage, name) for name in ("n_steps", "batch_size", "n_epochs", "ent_coef")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of frames that are stacked already SB3 says that they are odd
-        return PPO("CnnPolicy" if has_images(recipe) else "MlpPolicy", env, seed=0, device="cpu", **same)
+        return PPO("CnnPolicy" if has_images(job) else "MlpPolicy", env, seed=0, device="cpu", **same)
 
 
-def has_images(recipe: Recipe) -> bool:
+def has_images(job: Job) -> bool:
     """Tell whether the recipe's learners see images."""
-    return is_image(space_to_dict(recipe.task.observation_space))
+    return is_image(space_to_dict(job.task.observation_space))
 
 
 def learner(model: OnPolicyAlgorithm, steps: int = MIN_STEPS[False]) -> Callable[[], None]:
@@ -106,9 +121,9 @@ class Stopwatch:
         self._since = now
 
 
-def profile(recipe: Recipe, meta_epochs: int = 10) -> dict[str, float]:
+def profile(job: Job, meta_epochs: int = 10) -> dict[str, float]:
     """Measure the CPU seconds that each part of a meta-epoch takes, on average."""
-    model = ppmo(recipe)
+    model = ppmo(job)
     learner(model)
     watch = Stopwatch()
     parts = [
@@ -116,14 +131,13 @@ def profile(recipe: Recipe, meta_epochs: int = 10) -> dict[str, float]:
         (model.env, "step", "rollout: env"),
         (model.rollout_buffer, "add_step", "rollout: buffer"),
         (model.rollout_buffer, "compute_returns_and_advantage", "rollout: buffer"),
-        (model.policy, "sample_learners", "sampling fresh learners"),
-        (model.policy, "train_learners", "inner step, forward with graph"),
-        (model.policy, "features", "encoder, forward"),
+        (model.loop, "draw", "sampling fresh learners"),
+        (model.loop, "trained", "inner step, forward with graph"),
+        (model.loop, "features", "encoder, forward"),
         (model.policy, "values", "critic, forward"),
         (model, "loss", "outer loss, forward"),
         (torch.Tensor, "backward", "backward (dataset through the inner step, critic)"),
-        (model.optimizer, "step", "optimisers"),
-        (model.critic_optimizer, "step", "optimisers"),
+        (model.loop.optimizer, "step", "optimiser"),
     ]
     patches = [
         patch.object(owner, name, watch.wrap(getattr(owner, name), part)) for owner, name, part in parts
@@ -132,7 +146,7 @@ def profile(recipe: Recipe, meta_epochs: int = 10) -> dict[str, float]:
         one.start()
     try:
         watch.wrap(model.learn, "rest: minibatches, clipping, log")(
-            meta_epochs * recipe.n_envs * model.n_steps, reset_num_timesteps=False
+            meta_epochs * job.stage.n_envs * model.n_steps, reset_num_timesteps=False
         )
     finally:
         for one in patches:
@@ -141,34 +155,32 @@ def profile(recipe: Recipe, meta_epochs: int = 10) -> dict[str, float]:
     return {part: seconds / meta_epochs for part, seconds in watch.seconds.items()}
 
 
-def compare(
-    recipe: Recipe, peer: VecEnv | None, peer_name: str = "", target: float | None = None
-) -> list[Row]:
+def compare(job: Job, peer: VecEnv | None, peer_name: str = "", target: float | None = None) -> list[Row]:
     """Measure env steps per CPU second of PPMO beside SB3's PPO: on the peer's envs, and on ours.
 
     Args:
-        recipe: What to train.
+        job: What to train.
         peer: Other envs for SB3's PPO; without them the target is for our own.
         peer_name: Their name.
         target: Ratio aimed at.
     """
-    steps = MIN_STEPS[has_images(recipe)]
-    models: list[OnPolicyAlgorithm] = [ppmo(recipe), sb3_ppo(recipe, vec_env(recipe, recipe.backend))]
+    steps = MIN_STEPS[has_images(job)]
+    models: list[OnPolicyAlgorithm] = [ppmo(job), sb3_ppo(job, vec_env(job, job.stage.backend))]
     if peer is not None:
-        models.append(sb3_ppo(recipe, peer))
-    rounds = ROUNDS[has_images(recipe)]
+        models.append(sb3_ppo(job, peer))
+    rounds = ROUNDS[has_images(job)]
     seconds = best_seconds(*(learner(model, steps) for model in models), rounds=rounds)
     ours, here, *there = (steps / s for s in seconds)
-    name = f"{recipe.env_id}, {recipe.n_envs} envs, batch {recipe.ppmo['batch_size']}: PPMO / SB3 PPO"
+    name = f"{job.task.env_id}, {job.stage.n_envs} envs, batch {job.stage.batch_size}: PPMO / SB3 PPO"
     rows = [at_least(f"{name}, {peer_name}", ours, theirs, target, "steps/s") for theirs in there]
     same = at_least(f"{name}, same envs", ours, here, None if there else target, "steps/s")
     return [*rows, same]
 
 
-def meta_epoch(recipe: Recipe, device: str) -> Row:
+def meta_epoch(job: Job, device: str) -> Row:
     """Time a meta-epoch by the clock."""
-    model = ppmo(recipe, device)
-    steps = recipe.n_envs * model.n_steps
+    model = ppmo(job, device)
+    steps = job.stage.n_envs * model.n_steps
 
     def run() -> None:
         model.learn(steps, reset_num_timesteps=False)
@@ -177,20 +189,20 @@ def meta_epoch(recipe: Recipe, device: str) -> Row:
 
     run()  # the first call allocates
     (seconds,) = best_seconds(run, rounds=2, clock=time.perf_counter)
-    return Row(f"{recipe.env_id}, a meta-epoch of {steps:,} env steps on {device}", f"{seconds:.2f} s")
+    return Row(f"{job.task.env_id}, a meta-epoch of {steps:,} env steps on {device}", f"{seconds:.2f} s")
 
 
-def on_every_device(recipe: Recipe) -> list[Row]:
+def on_every_device(job: Job) -> list[Row]:
     """Time a meta-epoch on the CPU, and on a GPU where there is one."""
-    return [meta_epoch(recipe, device) for device in ("cpu", *(["cuda"] * torch.cuda.is_available()))]
+    return [meta_epoch(job, device) for device in ("cpu", *(["cuda"] * torch.cuda.is_available()))]
 
 
-def profile_text(recipe: Recipe) -> str:
+def profile_text(job: Job) -> str:
     """Say where the time of a meta-epoch goes."""
-    parts = profile(recipe)
+    parts = profile(job)
     total = sum(parts.values())
-    steps = recipe.n_envs * int(recipe.ppmo["n_steps"])
-    lines = [f"A meta-epoch of PPMO on {recipe.task}, {steps} env steps, takes {1000 * total:.0f} ms:"]
+    steps = job.stage.n_envs * int(job.stage.n_steps)
+    lines = [f"A meta-epoch of PPMO on {job.task}, {steps} env steps, takes {1000 * total:.0f} ms:"]
     for part, seconds in sorted(parts.items(), key=lambda item: -item[1]):
         lines.append(f"  {part:<52}{1000 * seconds:>7.1f} ms {seconds / total:>5.0%}")
     return "\n".join(lines)
@@ -199,36 +211,36 @@ def profile_text(recipe: Recipe) -> str:
 def measure() -> Report:
     """Measure the training of cart-pole, and profile it."""
     rows = []
-    for recipe, target in ((LARGE, 2.0), (SMALL, None)):
-        peer = make_vec_env("CartPole-v1", n_envs=recipe.n_envs)
-        rows += compare(recipe, peer, "DummyVecEnv", target)
+    for job, target in ((LARGE, 2.0), (SMALL, None)):
+        peer = make_vec_env("CartPole-v1", n_envs=job.stage.n_envs)
+        rows += compare(job, peer, "DummyVecEnv", target)
     return Report(rows + on_every_device(SMALL), [profile_text(SMALL)])
 
 
 def measure_atari() -> Report:
     """Measure the training of an Atari game behind an encoder, and profile it."""
     rows = compare(ATARI, None, target=1.2)
-    plain = ATARI.override({"mixed_precision": False})
+    plain = replace(ATARI, stage=ATARI.stage.replace(mixed_precision=False))
     (row,) = compare(plain, None)
     rows.append(dataclasses.replace(row, name=f"{row.name}, in float32"))
     return Report(rows + on_every_device(ATARI))
 
 
-def simulation(recipe: Recipe, steps: int = 8_192) -> Row:
+def simulation(job: Job, steps: int = 8_192) -> Row:
     """Measure the recipe's envs, with random actions, beside MuJoCo's own steps alone: training's bound.
 
     MuJoCo steps within C, with no observations, rewards or batches, for episodes as long as the envs'.
     """
-    env = recipe.task.make_vec_env(recipe.n_envs, backend=recipe.backend, training=True)
+    env = job.task.make_vec_env(job.stage.n_envs, backend=job.stage.backend, training=True)
     space = env.action_space
     assert isinstance(space, spaces.Box)
-    shape = (steps // recipe.n_envs, recipe.n_envs, *space.shape)
+    shape = (steps // job.stage.n_envs, job.stage.n_envs, *space.shape)
     actions = np.random.default_rng(0).uniform(space.low, space.high, shape).astype(space.dtype)
     env.seed(0)
     env.reset()
     n_episodes = 1 + sum(int(env.step(row)[2].sum()) for row in actions)
-    every = recipe.n_envs * len(actions) // n_episodes
-    official: Any = recipe.task.make_env().unwrapped
+    every = job.stage.n_envs * len(actions) // n_episodes
+    official: Any = job.task.make_env().unwrapped
     model, data = official.model, official.data
 
     def envs() -> None:
@@ -245,14 +257,14 @@ def simulation(recipe: Recipe, steps: int = 8_192) -> Row:
     seconds = best_seconds(envs, alone, rounds=ROUNDS[False])
     ours, bare = (steps / s for s in seconds)
     return at_least(
-        f"{recipe.env_id}, {recipe.n_envs} envs alone / mj_step alone", ours, bare, None, "steps/s"
+        f"{job.task.env_id}, {job.stage.n_envs} envs alone / mj_step alone", ours, bare, None, "steps/s"
     )
 
 
 def measure_mujoco() -> Report:
     """Measure the training of MuJoCo's tasks, and profile it."""
     rows = []
-    for recipe in MUJOCO:
-        rows += compare(recipe, vec_env(recipe, "gymnasium"), "DummyVecEnv", 2.0)
-        rows.append(simulation(recipe))
-    return Report(rows, [profile_text(recipe) for recipe in MUJOCO])
+    for job in MUJOCO:
+        rows += compare(job, vec_env(job, "gymnasium"), "DummyVecEnv", 2.0)
+        rows.append(simulation(job))
+    return Report(rows, [profile_text(job) for job in MUJOCO])

@@ -1,5 +1,6 @@
 """gym-taskdistill: distil RL environments into datasets that train a fresh network in one step."""
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gym_taskdistill import envs as envs  # registers the environments
@@ -10,6 +11,11 @@ if TYPE_CHECKING:
     from gym_taskdistill.distill.ppmo import PPMO
 
 __all__ = ["PPMO", "DistilledDataset", "DistilledPolicy"]
+
+try:
+    __version__ = metadata.version("gym-taskdistill")
+except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

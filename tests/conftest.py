@@ -1,4 +1,4 @@
-"""What every test starts from: no display, one thread, and a working directory of its own."""
+"""What every test starts from: no display, one thread, a working directory and an empty zoo of its own."""
 
 import os
 
@@ -6,6 +6,7 @@ import os
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TASKDISTILL_ZOO"] = "/nowhere/zoo"  # while tests are collected
 
 from pathlib import Path
 
@@ -19,3 +20,4 @@ torch.set_num_threads(1)
 def own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MuJoCo writes MUJOCO_LOG.TXT into the working directory, and runs go there by default."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TASKDISTILL_ZOO", str(tmp_path / "own-zoo"))

@@ -1,4 +1,4 @@
-"""The distilled dataset {X_d, Y_d}; `dataset_file` tells how it is stored."""
+"""The distilled dataset {X_d, Y_d}; `file` tells how it is stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,15 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from gym_taskdistill.dataset.card import (
-    FORMAT_VERSION,
-    Card,
-    as_float,
-    as_int,
-    as_plain,
-    bare_id,
-    is_image,
-    space_to_dict,
-)
-from gym_taskdistill.dataset.file import (
-    FORMAT,
-    OPTIONAL_SCALARS,
-    SCALARS,
-    canonical,
-    digest,
-    find_file,
-    read_file,
-    readable,
-)
+from gym_taskdistill.dataset import file, fit
+from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
+from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
-from gym_taskdistill.files import write_all
-from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.files import canonical, write_all
+from gym_taskdistill.inner.rules import InnerSGD, inner_rule
 
 _ENCODER = "encoder."
 _TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
-
-SpacePair = tuple[gym.Space[Any], gym.Space[Any]]
 
 
 def k_min(n_actions: int) -> int:
@@ -78,13 +60,8 @@ class DistilledDataset:
         x: Synthetic observations, shape ``(k, *obs_shape)``, in normalised observation units: where
             observations are images (three dimensions of bytes), those of images scaled to [0, 1].
         y: Soft labels, shape ``(k, n_outputs)``: logits of discrete actions, or action means.
-        inner_lr: Learned learning rate of the inner SGD step, above 0.
+        rule: How learners are trained on the rows.
         card: Provenance, spaces and scores.
-        inner_steps: Number of inner SGD steps on the whole dataset, at least 1.
-        inner_momentum: Momentum of SGD over those steps, in [0, 1).
-        inner_lr_decay: Factor on the inner learning rate from each of those steps to the next, in (0, 1].
-        inner_step_size: How long a step is, one of `STEP_SIZES`.
-        inner_lr_hidden: Factor on the inner learning rate in all layers but the last, at least 0.
         log_std: Label of the learner's log standard deviation, shape ``(n_outputs,)``; only for
             continuous actions.
         obs_mean: Frozen observation mean, shape ``obs_shape``, of scaled images; None for no statistics.
@@ -101,13 +78,8 @@ class DistilledDataset:
 
     x: Tensor
     y: Tensor
-    inner_lr: float
+    rule: InnerSGD
     card: Card
-    inner_steps: int = 1
-    inner_momentum: float = 0.0
-    inner_lr_decay: float = 1.0
-    inner_step_size: str = "constant"
-    inner_lr_hidden: float = 1.0
     log_std: Tensor | None = None
     obs_mean: Tensor | None = None
     obs_var: Tensor | None = None
@@ -123,11 +95,7 @@ class DistilledDataset:
             raise DatasetError("encoder must be a state dict of tensors.")
         device = self.x.device if isinstance(self.x, Tensor) else None
         values: dict[str, Any] = {
-            "inner_lr": _positive(self.inner_lr, "inner_lr"),
-            "inner_steps": as_int(self.inner_steps, "inner_steps", minimum=1),
-            "inner_momentum": as_float(self.inner_momentum, "inner_momentum"),
-            "inner_lr_decay": as_float(self.inner_lr_decay, "inner_lr_decay"),
-            "inner_lr_hidden": as_float(self.inner_lr_hidden, "inner_lr_hidden", minimum=0.0),
+            "rule": _rule(self.rule),
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {
@@ -140,17 +108,8 @@ class DistilledDataset:
             values[name] = None if tensor is None and optional else _frozen(tensor, name, device)
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        try:
-            _ = self.inner_sgd
-        except TaskDistillError as error:
-            raise DatasetError(str(error)) from None
         self._check_shapes()
         self._check_spaces()
-
-    @property
-    def inner_sgd(self) -> InnerSGD:
-        """How learners are trained on it, but for the rates."""
-        return InnerSGD(self.inner_steps, self.inner_momentum, self.inner_lr_decay, self.inner_step_size)
 
     @property
     def k(self) -> int:
@@ -174,8 +133,19 @@ class DistilledDataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the whole content, in hexadecimal; the same on every device."""
-        return digest(self._tensors(), self._content())
+        """SHA-256 over what a learner trains on and acts with, in hexadecimal.
+
+        Scores, dates and whatever else tells where the dataset came from do not count: a run that is made
+        again on the same machine gives the same digest.
+        """
+        counted = {
+            "rule": self.rule.to_dict(),
+            "images": self.has_images,
+            "clip_obs": self.clip_obs,
+            "encoder_layers": self.encoder_layers,
+            "learners": self.card.learners,
+        }
+        return file.checksum(self._tensors(), counted)
 
     k_min = staticmethod(k_min)
 
@@ -183,20 +153,21 @@ class DistilledDataset:
         """Compare the content bit by bit."""
         if not isinstance(other, DistilledDataset):
             return NotImplemented
-        return self.digest == other.digest
+        return self._checksum() == other._checksum()
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+    def _checksum(self) -> str:
+        return file.checksum(self._tensors(), self._content())
 
     def __repr__(self) -> str:
         parts = [
             self.card.task,
             f"x={tuple(self.x.shape)}",
             f"y={tuple(self.y.shape)}",
-            f"inner_lr={self.inner_lr:.4g}",
-            f"inner_steps={self.inner_steps}",
+            f"rule={self.rule}",
         ]
-        parts += [f"{name}={value}" for name, value in self._unusual_scalars().items()]
         if self.log_std is not None:
             parts.append(f"log_std={tuple(self.log_std.shape)}")
         if self.obs_mean is not None:
@@ -223,8 +194,15 @@ class DistilledDataset:
         """Return a copy whose tensors lie on ``device``."""
         return self.replace(x=self.x.to(device))  # the other tensors follow x
 
+    @cached_property
+    def view(self) -> ObservationView:
+        """What learners see of raw observations, as a module on the dataset's device; do not change it."""
+        return ObservationView(
+            self.obs_mean, self.obs_var, clip=self.clip_obs, scale=self.obs_scale, images=self.has_images
+        )
+
     def normalize(self, obs: Tensor) -> Tensor:
-        """Show observations as learners see them: images in [0, 1], frozen statistics, clip, and scale.
+        """Show observations as learners see them: see `view`.
 
         Args:
             obs: Raw observations, shape ``(..., *obs_shape)``, on the dataset's device.
@@ -235,23 +213,16 @@ class DistilledDataset:
         Raises:
             DatasetError: If the last dimensions are not ``obs_shape``.
         """
-        if self.has_images:
-            obs = obs / 255.0
-        if self.obs_mean is None and self.obs_scale is None:
-            return obs
         # Broadcasting would quietly accept some wrong shapes.
         if obs.shape[max(0, obs.ndim - len(self.obs_shape)) :] != self.obs_shape:
             raise DatasetError(
                 f"Observations of shape {tuple(obs.shape)} do not end in the dataset's "
                 f"observation shape {self.obs_shape}."
             )
-        if self.obs_mean is not None and self.obs_var is not None:
-            obs = (obs - self.obs_mean) / torch.sqrt(self.obs_var + 1e-8)
-        if self.clip_obs is not None:
-            obs = obs.clamp(-self.clip_obs, self.clip_obs)
-        return obs if self.obs_scale is None else obs * self.obs_scale
+        seen: Tensor = self.view(obs)
+        return seen
 
-    def check_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | SpacePair) -> None:
+    def check_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | fit.SpacePair) -> None:
         """Refuse an environment that this dataset was not distilled for.
 
         Ids and keyword arguments are compared where the environment tells them (``env.spec``), and
@@ -265,19 +236,7 @@ class DistilledDataset:
         Raises:
             DatasetError: If it does not fit, saying in which respect.
         """
-        if not isinstance(env, tuple):
-            self._check_spec(getattr(env, "spec", None))
-        observation_space, action_space = _spaces(env)
-        for what, expected, actual in (
-            ("observations", self.card.observation_space, observation_space),
-            ("actions", self.card.action_space, action_space),
-        ):
-            if not _same_space(expected, actual):
-                raise DatasetError(
-                    f"The dataset of {self.card.task} has {what} {_space_text(expected)}, but the "
-                    f"environment has {_space_text(actual)}; make the environment and its "
-                    "wrappers as in the card."
-                )
+        fit.check_env(self.card, env)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the dataset, and a readable copy of its card beside it.
@@ -302,11 +261,11 @@ class DistilledDataset:
         if not path.parent.is_dir():
             raise DatasetError(f"Cannot save to {path}: create the folder {path.parent} first.")
         # Key order: the checksum first, as the identity, then the scalars, then the long card.
-        document = {"sha256": self.digest, **self._content()}
+        document = {"sha256": self._checksum(), **self._content()}
         tensors = {name: tensor.cpu() for name, tensor in self._tensors().items()}
         files = {
-            path: safetensors.torch.save(tensors, {FORMAT: canonical(document)}),
-            path.with_suffix(".json"): readable(document).encode("utf-8", "backslashreplace"),
+            path: safetensors.torch.save(tensors, {file.FORMAT: canonical(document)}),
+            path.with_suffix(".json"): file.readable(document).encode("utf-8", "backslashreplace"),
         }
         try:
             write_all(files)
@@ -329,8 +288,8 @@ class DistilledDataset:
             DatasetError: If the file is missing, damaged, of another format or version, or holds
                 values that no dataset may have.
         """
-        path = find_file(path)
-        document, tensors = read_file(path)
+        path = file.find_file(path)
+        document, tensors = file.read_file(path)
         try:
             return cls._from_content(document, tensors)
         except DatasetError as error:
@@ -338,20 +297,6 @@ class DistilledDataset:
 
     @classmethod
     def _from_content(cls, document: dict[str, Any], tensors: dict[str, Tensor]) -> DistilledDataset:
-        claimed = document.pop("sha256", None)
-        shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
-        if document["tensors"] != shapes:
-            declared = document["tensors"] if isinstance(document["tensors"], dict) else {}
-            wrong = [n for n in declared | shapes if declared.get(n) != shapes.get(n)]
-            raise DatasetError(
-                "the file is damaged: it lacks, or should not hold, or holds in another shape, "
-                f"the tensors {', '.join(wrong)}."
-            )
-        for name, tensor in tensors.items():
-            if tensor.dtype != torch.float32:
-                raise DatasetError(f'tensor "{name}" is stored as {tensor.dtype}, not float32.')
-        if claimed != digest(tensors, document):
-            raise DatasetError("the file is damaged: its checksum is wrong; fetch it again.")
         encoder = {
             name.removeprefix(_ENCODER): tensors.pop(name)
             for name in list(tensors)
@@ -363,9 +308,14 @@ class DistilledDataset:
         for name in tensors:
             if name not in _TENSORS:
                 raise DatasetError(f'tensor "{name}" is unknown.')
-        fields: dict[str, Any] = {name: document[name] for name in SCALARS} | tensors
-        fields |= {name: document[name] for name in OPTIONAL_SCALARS if name in document}
-        return cls(**fields, encoder=encoder, card=Card.from_dict(document["card"]))
+        return cls(
+            **tensors,
+            rule=document["rule"],
+            clip_obs=document["clip_obs"],
+            encoder=encoder,
+            encoder_layers=document["encoder_layers"],
+            card=Card.from_dict(document["card"]),
+        )
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors under their names in the file."""
@@ -376,16 +326,13 @@ class DistilledDataset:
     def _content(self) -> dict[str, Any]:
         """Everything but the tensors' values, as plain JSON data."""
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": file.VERSION,
             "tensors": {name: list(tensor.shape) for name, tensor in self._tensors().items()},
-            **{name: getattr(self, name) for name in SCALARS},
-            **self._unusual_scalars(),
+            "rule": self.rule.to_dict(),
+            "clip_obs": self.clip_obs,
+            "encoder_layers": self.encoder_layers,
             "card": self.card.to_dict(),
         }
-
-    def _unusual_scalars(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in OPTIONAL_SCALARS}
-        return {name: value for name, value in values.items() if value != OPTIONAL_SCALARS[name]}
 
     def _check_shapes(self) -> None:
         if self.x.ndim < 2 or self.y.ndim != 2 or not self.x.numel() or not self.y.numel():
@@ -423,33 +370,17 @@ class DistilledDataset:
         if observation["type"] != "Box" or tuple(observation["shape"]) != self.obs_shape:
             raise DatasetError(
                 f"x has observations of shape {self.obs_shape}, but the card's observation space "
-                f"is {_space_text(observation)}."
+                f"is {fit.space_text(observation)}."
             )
         discrete = action["type"] == "Discrete"
         n_outputs = action["n"] if discrete else int(np.prod(action["shape"]))
         if n_outputs != self.n_outputs:
             raise DatasetError(
                 f"y has {self.n_outputs} outputs, but the card's action space "
-                f"{_space_text(action)} needs {n_outputs}."
+                f"{fit.space_text(action)} needs {n_outputs}."
             )
         if discrete and self.log_std is not None:
             raise DatasetError("log_std is only for continuous actions; leave it None.")
-
-    def _check_spec(self, spec: Any) -> None:
-        # Third-party vector environments carry specs of other classes: compare only what is there.
-        env_id, made_with = getattr(spec, "id", None), getattr(spec, "kwargs", None)
-        if isinstance(env_id, str) and bare_id(env_id) != bare_id(self.card.env_id):
-            raise DatasetError(
-                f"The dataset was distilled for {self.card.task}, but the environment is {env_id}."
-            )
-        if not isinstance(made_with, Mapping):
-            return
-        for name, value in self.card.env_kwargs.items():
-            if name in made_with and as_plain(made_with[name], name) != value:
-                raise DatasetError(
-                    f"The dataset was distilled for {self.card.task}, but the environment was "
-                    f"made with {name}={made_with[name]}."
-                )
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
@@ -461,12 +392,19 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     Raises:
         DatasetError: If the file is missing, not a dataset, or its card is damaged.
     """
-    path = find_file(path)
-    document, _ = read_file(path, tensors=False)
+    path = file.find_file(path)
+    document = file.read_document(path)
     try:
         return Card.from_dict(document["card"])
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
+
+
+def _rule(spec: Any) -> InnerSGD:
+    try:
+        return inner_rule(spec).detached()
+    except TaskDistillError as error:
+        raise DatasetError(str(error)) from None
 
 
 def _positive(value: Any, where: str) -> float:
@@ -487,40 +425,3 @@ def _frozen(value: Any, where: str, device: torch.device | None) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise DatasetError(f"{where} holds NaN or infinite values.")
     return tensor
-
-
-def _spaces(env: Any) -> SpacePair:
-    """Observation and action space of one environment, whatever form it comes in."""
-    if isinstance(env, tuple):
-        pair = env
-    else:
-        # Vector environments batch `observation_space`; the single one is what counts.
-        prefix = "single_" if hasattr(env, "single_observation_space") else ""
-        pair = tuple(getattr(env, f"{prefix}{kind}_space", None) for kind in ("observation", "action"))
-    if len(pair) != 2 or not all(isinstance(space, gym.Space) for space in pair):
-        raise DatasetError("Give an environment or an (observation, action) space pair.")
-    return pair
-
-
-def _space_text(space: Mapping[str, Any] | gym.Space[Any]) -> str:
-    """A space in a few words; Gymnasium's own text may print whole arrays of bounds."""
-    if isinstance(space, gym.Space):
-        if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
-            return type(space).__name__
-        space = space_to_dict(space)
-    if space["type"] == "Discrete":
-        start = f", start={space['start']}" if "start" in space else ""
-        return f"Discrete({space['n']}{start})"
-    return f"Box({tuple(space['shape'])}, {space['dtype']})"
-
-
-def _same_space(expected: Mapping[str, Any], actual: gym.Space[Any]) -> bool:
-    if not isinstance(actual, gym.spaces.Box | gym.spaces.Discrete):
-        return False
-    found = space_to_dict(actual)
-    if found["type"] != expected["type"]:
-        return False
-    if found["type"] == "Discrete":
-        return (found["n"], found.get("start", 0)) == (expected["n"], expected.get("start", 0))
-    same_kind = np.dtype(found["dtype"]).kind == np.dtype(expected["dtype"]).kind
-    return bool(found["shape"] == expected["shape"] and same_kind)

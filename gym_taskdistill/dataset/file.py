@@ -1,10 +1,11 @@
 """The file of a distilled dataset: one ``.safetensors`` that needs nothing beside it.
 
-File format, version 1. The tensors are ``x``, ``y``, and where used ``log_std``, ``obs_mean``,
+File format, version 2. The tensors are ``x``, ``y``, and where used ``log_std``, ``obs_mean``,
 ``obs_var``, ``obs_scale`` and ``encoder.<name>``, all float32. The metadata has the single key
 ``gym-taskdistill`` (safetensors does not keep the order of several keys, and equal content should give equal
-bytes), which holds one canonical JSON document: the format version, the scalars, the tensors' shapes, the
-card, and a SHA-256 over all of it and over the tensors' bytes.
+bytes), which holds one canonical JSON document: the format version, the inner rule, the clip of observations,
+the number of encoder layers, the tensors' shapes, the card, and a SHA-256 over all of it and over the
+tensors' bytes. Version 1 spelled out the inner rule in scalars of the document; it is read too.
 """
 
 from __future__ import annotations
@@ -17,31 +18,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gym_taskdistill.dataset.card import FORMAT_VERSION
 from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.files import canonical
 
 FORMAT = "gym-taskdistill"
-SCALARS = ("inner_lr", "inner_steps", "clip_obs", "encoder_layers")
-OPTIONAL_SCALARS = {
-    "inner_momentum": 0.0,
-    "inner_lr_decay": 1.0,
-    "inner_step_size": "constant",
-    "inner_lr_hidden": 1.0,
-}
-"""Scalars that a file names only where they differ from these; older files do not know them."""
+
+VERSION = 2
+"""Version of the file format that this library writes, and the newest it can read."""
 
 DATASET_FILE = "dataset.safetensors"
 """Name of the file inside a folder that stands for one dataset."""
 
-_DOCUMENT = {"format_version", "sha256", "tensors", *SCALARS, "card"}
-
-
-def canonical(document: Mapping[str, Any]) -> str:
-    """The one JSON text of a document: equal content, equal bytes."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_DOCUMENT = {"format_version", "sha256", "tensors", "rule", "clip_obs", "encoder_layers", "card"}
 
 
 def readable(document: Mapping[str, Any]) -> str:
@@ -56,7 +48,7 @@ def _on_one_line(match: re.Match[str]) -> str:
     return f"[{' '.join(items)}]"
 
 
-def digest(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
+def checksum(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal, over a document and the tensors' names, shapes and bytes."""
     sha256 = hashlib.sha256(canonical(content).encode())
     for name, tensor in sorted(tensors.items()):
@@ -85,13 +77,51 @@ def find_file(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def read_file(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the document and, if wanted, the tensors; the checksum is the caller's."""
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file and check that it is whole.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its document, as the newest version has it, and its tensors.
+
+    Raises:
+        DatasetError: The file is damaged, of another format or of a newer version.
+    """
+    document, tensors = _read(path, with_tensors=True)
+    claimed = document.pop("sha256")
+    shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
+    if document["tensors"] != shapes:
+        declared = document["tensors"] if isinstance(document["tensors"], dict) else {}
+        wrong = [n for n in declared | shapes if declared.get(n) != shapes.get(n)]
+        raise DatasetError(
+            f"{path}: the file is damaged: it lacks, or should not hold, or holds in another shape, "
+            f"the tensors {', '.join(wrong)}."
+        )
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise DatasetError(f'{path}: tensor "{name}" is stored as {tensor.dtype}, not float32.')
+    if claimed != checksum(tensors, document):
+        raise DatasetError(f"{path}: the file is damaged: its checksum is wrong; fetch it again.")
+    return _upgraded(document), tensors
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a file's document alone: fast, but nothing is checked against the checksum.
+
+    Raises:
+        DatasetError: As `read_file`.
+    """
+    return _upgraded(_read(path, with_tensors=False)[0])
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(FORMAT)
             # get_tensor maps the file: copies stay right when somebody rewrites it in place.
-            names = file.keys() if tensors else ()
+            names = file.keys() if with_tensors else ()
             found = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DatasetError(
@@ -106,11 +136,35 @@ def read_file(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict
         expected = canonical(document)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise damaged from None
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > VERSION:
         raise DatasetError(
             f"{path} was written by a newer gym-taskdistill (format version {version}); upgrade "
             f"gym-taskdistill to read it."
         )
-    if version != FORMAT_VERSION or set(document) - set(OPTIONAL_SCALARS) != _DOCUMENT or text != expected:
+    if version not in (1, VERSION) or isinstance(version, bool) or text != expected:
+        raise damaged
+    if set(_upgraded(document)) != _DOCUMENT:
         raise damaged
     return document, found
+
+
+#: Scalars of version 1's documents, and the inner rule's settings that they became; the later ones were left
+#: out where they are the default.
+_RULE_IN_VERSION_1 = {
+    "inner_lr": "lr",
+    "inner_lr_hidden": "lr_hidden",
+    "inner_steps": "steps",
+    "inner_momentum": "momentum",
+    "inner_lr_decay": "lr_decay",
+    "inner_step_size": "step_size",
+}
+
+
+def _upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document as the newest version has it; what it lacks stays missing."""
+    if document["format_version"] != 1:
+        return dict(document)
+    rest = {name: value for name, value in document.items() if name not in (*_RULE_IN_VERSION_1, "rule")}
+    rule = {new: document[old] for old, new in _RULE_IN_VERSION_1.items() if old in document}
+    complete = {"lr", "steps"} <= set(rule)
+    return {**rest, "format_version": VERSION, **({"rule": {"kind": "sgd", **rule}} if complete else {})}

@@ -1,7 +1,8 @@
-"""The critic's file beside a dataset's: what another run needs to go on from there without a warm-up.
+"""The critic's file beside a dataset's: what another run needs to start there without a warm-up.
 
-A plain ``.safetensors`` with the critic's parameters and the running statistics of returns by which rewards
-are normalised. A dataset does not need it: agents never see a critic.
+A sealed file with the critic's parameters, the running statistics of returns by which rewards are
+normalised, and the digest of the dataset whose critic it is. A dataset does not need it: agents never see a
+critic. Files of the first version are plain ``.safetensors`` without a seal and without a digest.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.files import write_all
+from gym_taskdistill.files import unsealed, write_sealed
+from gym_taskdistill.paths import critic_path
 
 if TYPE_CHECKING:
     from gym_taskdistill.distill.ppmo import PPMO
@@ -26,53 +28,43 @@ if TYPE_CHECKING:
 RETURNS = "returns"
 
 
-def critic_path(dataset: Path) -> Path:
-    """Return where the critic of a dataset's file lies.
-
-    >>> critic_path(Path("best.safetensors")).name
-    'best.critic.safetensors'
-    """
-    return dataset.with_suffix(f".critic{dataset.suffix}")
-
-
-def write(model: PPMO, path: Path) -> None:
+def write(model: PPMO, path: Path, digest: str) -> None:
     """Write a run's critic under a temporary name and rename it.
 
     Args:
         model: The run's algorithm.
         path: File to write.
+        digest: Digest of the dataset beside which it lies.
 
     Raises:
         TaskDistillError: The file cannot be written.
     """
-    tensors = {name: value.detach().cpu() for name, value in model.policy.critic.state_dict().items()}
+    tensors: dict[str, Tensor] = dict(model.policy.critic.state_dict())
     returns = _returns(model)
     if returns is not None:
         moments = (float(returns.mean), float(returns.var), float(returns.count))
         tensors[RETURNS] = torch.tensor(moments, dtype=torch.float64)
-    try:
-        write_all({path: save(tensors)})
-    except OSError as error:
-        raise TaskDistillError(f'The critic "{path}" cannot be written: {error.strerror}.') from None
+    write_sealed(path, tensors, {"dataset": digest})
 
 
-def read(model: PPMO, path: Path) -> bool:
+def read(model: PPMO, path: Path, digest: str) -> bool:
     """Let a run go on with a critic that `write` wrote.
 
     Args:
         model: An algorithm, whose critic starts afresh until now.
         path: The file.
+        digest: Digest of the dataset beside which it lies.
 
     Returns:
-        Whether the critic fits; one of other layers, or of rewards that were normalised otherwise, is left.
+        Whether the critic fits; one of another dataset, of other layers, or of rewards that were normalised
+        otherwise, is left.
 
     Raises:
         TaskDistillError: The file cannot be read.
     """
-    try:
-        tensors: dict[str, Tensor] = load_file(path, device=str(model.device))
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise TaskDistillError(f'The critic "{path}" cannot be read ({error}).') from None
+    tensors, of_dataset = load(path)
+    if of_dataset not in (None, digest):
+        return False
     moments, returns = tensors.pop(RETURNS, None), _returns(model)
     shapes = {name: value.shape for name, value in model.policy.critic.state_dict().items()}
     if shapes != {name: value.shape for name, value in tensors.items()}:
@@ -84,6 +76,42 @@ def read(model: PPMO, path: Path) -> bool:
         mean, var, count = moments.tolist()
         returns.mean, returns.var, returns.count = np.array(mean), np.array(var), count
     return True
+
+
+def of_dataset(dataset: Path, digest: str) -> bytes | None:
+    """Return the bytes of the critic beside a dataset's file, to be copied along with it.
+
+    Args:
+        dataset: The dataset's file.
+        digest: The dataset's digest.
+
+    Returns:
+        The bytes; None if there is no critic, or only a damaged one or one of another dataset.
+    """
+    path = critic_path(dataset)
+    try:
+        return path.read_bytes() if path.is_file() and load(path)[1] in (None, digest) else None
+    except (OSError, TaskDistillError):
+        return None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Read a critic's tensors, and the digest of its dataset; None in a file of the first version.
+
+    Raises:
+        TaskDistillError: The file cannot be read or is damaged.
+    """
+    what = f'The critic "{path}"'
+    try:
+        content = path.read_bytes()
+        # A sealed file has metadata, however damaged; one of the first version has none.
+        if b"__metadata__" not in content[:64]:
+            return safetensors.torch.load(content), None
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise TaskDistillError(f"{what} cannot be read ({reason}).") from None
+    tensors, meta = unsealed(content, what)
+    return tensors, str(meta.get("dataset"))
 
 
 def _returns(model: PPMO) -> RunningMeanStd | None:

@@ -1,432 +1,335 @@
-"""The supervised warm start: distil from an expert's action distributions on recorded observations.
+"""Imitation: distil an expert's action distributions on recorded observations.
 
 Algorithm 2 of the paper with imitation as the task T_0: no environment in the loop but for recording. Far
-cheaper than PPMO where simulation or exploration is what costs, and PPMO can go on from its result.
+cheaper than PPMO where simulation or exploration is what costs, and PPMO can start from its result.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-import stable_baselines3
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from gym_taskdistill import zoo
+from gym_taskdistill.dataset.card import Card, space_to_dict, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.distill import distributed
-from gym_taskdistill.distill.lookahead import FROM_RAM, snapshots
-from gym_taskdistill.distill.ppmo import PPMO
+from gym_taskdistill.dataset.view import ObservationView
+from gym_taskdistill.distill import distributed, statistics
+from gym_taskdistill.distill.experts import Recording
+from gym_taskdistill.distill.outer import OuterLoop
+from gym_taskdistill.distill.start import NORMAL, LearningRates, Start
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.files import replacing
-from gym_taskdistill.policies.action_distributions import Categorical, DiagGaussian, n_outputs
-from gym_taskdistill.policies.policy import DistilledPolicy
+from gym_taskdistill.inner.rules import InnerSGD, inner_rule
+from gym_taskdistill.learners import LearnersArg, learner_distribution
+from gym_taskdistill.policies.action_distributions import Categorical, DiagGaussian
 from gym_taskdistill.tasks.task import Task
-
-#: Maps a batch of raw observations ``(n, *obs_shape)`` to logits or action means ``(n, n_outputs)``.
-Expert = Callable[[Any], np.ndarray]
-
-#: What an expert that only names its action is taken to think of it: logit of that action over the others'.
-CHOSEN_LOGIT = 5.0
-
-#: A dataset that is an expert votes with this many learners, drawn with this seed.
-EXPERT_LEARNERS, EXPERT_SEED = 8, 4_000_003
 
 #: Called with the number of finished updates and the mean loss since the last call.
 Progress = Callable[[int, float], object]
 
+#: Bound on normalised observations, as `VecNormalize` has it.
+CLIP = 10.0
 
-class Actor(Protocol):
-    """Anything that acts as SB3's algorithms do."""
-
-    def predict(self, observation: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Choose an action for each observation."""
-        ...
+#: Envs of the random play that measures pixels.
+N_PIXEL_ENVS = 8
 
 
-@dataclass(frozen=True)
-class Recording:
-    """Raw observations of a task, and what an expert would do at each.
+class Imitation:
+    """Distils recordings of a task: fresh learners, trained on the rows, should act as an expert does.
 
-    Attributes:
-        observations: ``(n, *obs_shape)``, as the env gives them.
-        targets: Logits of discrete actions or action means, ``(n, n_outputs)``, float32.
-    """
-
-    observations: np.ndarray
-    targets: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of observations."""
-        return len(self.observations)
-
-    @classmethod
-    def join(cls, recordings: Sequence[Recording]) -> Recording:
-        """Put recordings of one task behind one another."""
-        return cls(
-            np.concatenate([r.observations for r in recordings]),
-            np.concatenate([r.targets for r in recordings]),
-        )
-
-    def save(self, path: Path) -> None:
-        """Write a compressed ``.npz`` to a temporary name and rename it, so that it is never half there."""
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, observations=self.observations, targets=self.targets)
-
-    @classmethod
-    def load(cls, path: Path) -> Recording:
-        """Read what `save` wrote.
-
-        Raises:
-            TaskDistillError: The file cannot be read.
-        """
-        try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return cls(file["observations"], file["targets"])
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise TaskDistillError(f'The recording "{path}" cannot be read: {error}') from None
-
-
-def as_expert(model: BaseAlgorithm | DistilledPolicy | Expert) -> Expert:
-    """Make an expert of a trained model.
-
-    Args:
-        model: A `DistilledPolicy`; any SB3 model, whose action distribution is taken where it has one and
-            else its deterministic action; or a function of observations, returned as it is.
-
-    Returns:
-        A function from raw observations to logits or action means.
-
-    Raises:
-        TaskDistillError: It is none of these.
-    """
-    if isinstance(model, DistilledPolicy):
-        return lambda obs: _parameters(model.distribution(obs))
-    if isinstance(model, BaseAlgorithm):
-        policy = model.policy
-        if isinstance(policy, ActorCriticPolicy):
-            return lambda obs: _sb3_parameters(policy, obs)
-        return lambda obs: _certain(model, obs)
-    if callable(model):
-        return model
-    raise TaskDistillError(
-        f"A {type(model).__name__} is no expert; give a DistilledPolicy, an SB3 model, or a function."
-    )
-
-
-def _parameters(distribution: Any) -> np.ndarray:
-    parameters: Tensor = (
-        distribution.log_probs if isinstance(distribution, Categorical) else distribution.mean
-    )
-    array: np.ndarray = parameters.cpu().numpy()
-    return array
-
-
-def _sb3_parameters(policy: ActorCriticPolicy, obs: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        tensor, _ = policy.obs_to_tensor(obs)
-        inner: Any = policy.get_distribution(tensor).distribution
-    array: np.ndarray = (inner.logits if hasattr(inner, "logits") else inner.mean).cpu().numpy()
-    return array
-
-
-def _certain(model: BaseAlgorithm, obs: np.ndarray) -> np.ndarray:
-    actions, _ = model.predict(obs, deterministic=True)
-    if not isinstance(model.action_space, spaces.Discrete):
-        return np.asarray(actions, dtype=np.float32)
-    logits = np.zeros((len(actions), int(model.action_space.n)), dtype=np.float32)
-    logits[np.arange(len(actions)), actions] = CHOSEN_LOGIT
-    return logits
-
-
-def one_action(action: int, space: spaces.Space[Any]) -> Expert:
-    """Make an expert that always names the same discrete action.
-
-    In some games that is worth more than what exploration finds in a million steps.
-
-    Raises:
-        TaskDistillError: The space has no such action.
-    """
-    if not isinstance(space, spaces.Discrete) or not 0 <= action < space.n:
-        raise TaskDistillError(
-            f'The expert "action:{action}" does not fit {space}, which has no such action.'
-        )
-    logits = np.zeros(int(space.n), dtype=np.float32)
-    logits[action] = CHOSEN_LOGIT
-    return lambda obs: np.tile(logits, (len(obs), 1))
-
-
-def load_expert(name: str, action_space: spaces.Space[Any]) -> tuple[Expert, Task | None]:
-    """Load an expert by name.
-
-    Args:
-        name: A dataset file, a zoo entry, or a model that SB3 saved, with its class: ``ppo:model.zip``. SB3's
-            files hold pickled code: load only your own. ``action:11`` is `one_action`.
-        action_space: The action space of the task that is to be distilled.
-
-    Returns:
-        The expert, and the task that it was distilled for where that is known.
-
-    Raises:
-        TaskDistillError: There is no such dataset, model or action.
-    """
-    kind, colon, path = name.partition(":")
-    if kind == "action" and path.isdecimal():
-        return one_action(int(path), action_space), None
-    if colon and path.endswith(".zip"):
-        algorithm = getattr(stable_baselines3, kind.upper(), None)
-        if algorithm is None or not Path(path).is_file():
-            raise TaskDistillError(
-                f'There is no SB3 model "{name}"; write its class and its file, such as ppo:model.zip.'
-            )
-        return as_expert(algorithm.load(path, device="cpu")), None
-    file = Path(name)
-    is_file = file.suffix == ".safetensors" or file.is_dir()
-    dataset = DistilledDataset.load(file if is_file else zoo.find(name).path)
-    policy = DistilledPolicy(dataset, seed=EXPERT_SEED).ensemble(EXPERT_LEARNERS)
-    return as_expert(policy), Task(dataset.card.env_id, dataset.card.env_kwargs)
-
-
-#: Turns an env and its observations into what an expert sees instead.
-View = Callable[[VecEnv, np.ndarray], Any]
-
-
-def recording_env(
-    task: Task, n_envs: int, expert_task: Task | None = None, looks_ahead: bool = False
-) -> tuple[VecEnv, View | None]:
-    """Make the envs of a recording, and the expert's view where it sees something other than the task shows.
-
-    An expert that plays an Atari game by its RAM, or its bits, can teach to play it by its pixels.
+    One round is ``begin_segment(i)``, a recording (`gym_taskdistill.distill.experts.record`, with this object
+    as ``behaviour`` from the second round on), and `update`. What follows depends on the learned things, the
+    seed and the number of the segment alone: a run that saved `state` after a round, was killed at any later
+    moment and goes on by `load_state` and ``begin_segment(i + 1)`` ends with the same bits.
 
     Args:
         task: What is distilled.
-        n_envs: Number of envs.
-        expert_task: What the expert plays; ``None`` if it sees the task's own observations.
-        looks_ahead: Whether the expert is a `Lookahead` of that, which sees the emulators' states.
+        learners: The learner distribution Λ: a name, a plain description, or a `LearnerDistribution`.
+        k: Number of synthetic rows.
+        n_learners: M, learners per update.
+        learning_rate: Learning rate of the synthetic rows and labels (Adam); a number or a schedule.
+        learning_rates: Learning rates of other learned things, as for `PPMO`.
+        inner: How each learner is trained on the rows: an `InnerSGD`, or a mapping of its settings.
+        learn_lr_hidden: Learn the inner rule's ``lr_hidden`` too, from its value.
+        start: Where the learned things start: a `Start`, or a mapping of its settings.
+        encoder_layers: l, the number of layers that belong to the encoder.
+        normalize: Normalise observations by their running mean and variance over all recordings, as
+            `VecNormalize` does; not for images.
+        pixel_statistics: Env steps of random play from which mean and standard deviation of every pixel of
+            images are measured at once; 0 for none.
+        mixed_precision: Compute the features of observations in bfloat16.
+        max_grad_norm: Bound on the norm of the gradient.
+        seed: Makes the result reproducible on one machine.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        TaskDistillError: The expert plays another game.
-    """
-    if expert_task is None or (expert_task == task and not looks_ahead):
-        return task.make_vec_env(n_envs), None
-    from_ram = FROM_RAM.get(expert_task.env_kwargs.get("obs_type", "pixels"))
-    if expert_task.spec.id != task.spec.id or from_ram is None:
-        raise TaskDistillError(f"An expert of {expert_task} cannot play {task}.")
-    if looks_ahead:
-        return make_vec_env(task.make_env, n_envs=n_envs), snapshots
-
-    def view(env: VecEnv, observations: np.ndarray) -> np.ndarray:
-        return from_ram(np.stack([ale.getRAM() for ale in env.get_attr("ale")]))
-
-    return make_vec_env(task.make_env, n_envs=n_envs), view
-
-
-@dataclass(frozen=True)
-class CurrentLearners:
-    """A model's current learners, trained on its current dataset, acting on raw observations.
-
-    Attributes:
-        model: The model.
+        TaskDistillError: Settings do not fit each other or the task.
     """
 
-    model: PPMO
-
-    def predict(self, observation: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Choose an action for each observation."""
-        normalizer = self.model.get_vec_normalize_env()
-        obs: Any = observation if normalizer is None else normalizer.normalize_obs(observation)
-        return self.model.predict(obs)
-
-
-def record(
-    expert: Expert,
-    env: VecEnv,
-    n_steps: int,
-    *,
-    behaviour: Actor | None = None,
-    beta: float = 0.0,
-    noise: float = 0.0,
-    view: View | None = None,
-    seed: int = 0,
-    progress: Callable[[int], object] | None = None,
-) -> Recording:
-    """Play and write down what the expert would do.
-
-    Args:
-        expert: See `as_expert`.
-        env: The task's envs, with raw observations.
-        n_steps: Env steps, rounded up to a multiple of the number of envs.
-        behaviour: Who plays, such as the learners themselves so that the expert corrects their mistakes
-            (DAgger; Ross et al. 2011); by default the expert, sampling discrete actions.
-        beta: Fraction of the actions in which the expert stands in for who plays, from 0 to 1.
-        noise: Fraction of random actions, which lead the player off its usual path.
-        view: What the expert sees instead of the observations, from the env and these.
-        seed: Seed of the env and of the actions.
-        progress: Called with the number of recorded steps after each step of all envs.
-
-    Returns:
-        The recording.
-
-    Raises:
-        TaskDistillError: The expert's outputs do not fit the env's actions, or beta is no fraction.
-    """
-    if not 0 <= beta <= 1:
-        raise TaskDistillError(f"beta must lie between 0 and 1, but is {beta!r}.")
-    rng = np.random.default_rng(seed)
-    env.seed(seed)
-    obs = env.reset()
-    assert isinstance(obs, np.ndarray)
-    rows = -(-n_steps // env.num_envs)
-    outputs = n_outputs(env.action_space)
-    observations = np.empty((rows, *obs.shape), dtype=obs.dtype)
-    targets = np.empty((rows, env.num_envs, outputs), dtype=np.float32)
-    for row in range(rows):
-        wanted = expert(obs if view is None else view(env, obs))
-        if wanted.shape != targets.shape[1:]:
-            raise TaskDistillError(
-                f"The expert gives outputs of shape {wanted.shape} for {env.num_envs} observations, but the "
-                f"env's actions need {targets.shape[1:]}."
-            )
-        observations[row], targets[row] = obs, wanted
-        if behaviour is not None:
-            actions = np.array(behaviour.predict(obs)[0])
-            if beta > 0:
-                stands_in = rng.random(env.num_envs) < beta
-                actions[stands_in] = act(wanted, env.action_space, rng)[stands_in]
-        else:
-            actions = act(wanted, env.action_space, rng)
-        for i in np.flatnonzero(rng.random(env.num_envs) < noise):
-            actions[i] = _random_action(env.action_space, rng)
-        new_obs, *_ = env.step(actions)
-        assert isinstance(new_obs, np.ndarray)
-        obs = new_obs
-        if progress is not None:
-            progress((row + 1) * env.num_envs)
-    return Recording(observations.reshape(-1, *obs.shape[1:]), targets.reshape(-1, outputs))
-
-
-def act(wanted: np.ndarray, space: spaces.Space[Any], rng: np.random.Generator) -> np.ndarray:
-    """Act as an expert's outputs say: sample discrete actions from logits, or clip means to the box."""
-    if isinstance(space, spaces.Box):
-        clipped: np.ndarray = np.clip(wanted, space.low, space.high)
-        return clipped
-    chosen: np.ndarray = (wanted + rng.gumbel(size=wanted.shape)).argmax(axis=1)
-    return chosen
-
-
-def _random_action(space: spaces.Space[Any], rng: np.random.Generator) -> Any:
-    if isinstance(space, spaces.Box):
-        return rng.uniform(space.low, space.high)
-    assert isinstance(space, spaces.Discrete)
-    return rng.integers(int(space.n))
-
-
-def imitate(
-    model: PPMO,
-    recording: Recording,
-    n_updates: int,
-    batch_size: int = 256,
-    progress: Progress | None = None,
-    *,
-    draw_every: int = 1,
-    temperature: float = 1.0,
-    hard_fraction: float = 0.0,
-    progress_remaining: tuple[float, float] = (1.0, 1.0),
-) -> float:
-    """Distil a recording: fresh learners, trained on the dataset, should act as the expert does.
-
-    Each update trains M fresh learners on the current rows and takes one step down the
-    cross-entropy between the expert's actions and theirs (discrete), or the squared error of their means
-    within the box (continuous, see `clipped_error`; the log standard deviation is left alone), in units of
-    the variance of the expert's: 1 is what learners miss that always do the same. Dataset, inner
-    learning rate and encoder learn, with PPMO's optimiser and learning rates; the critic does not.
-
-    Args:
-        model: Whose dataset and encoder to improve; its `learn` may follow.
-        recording: What to imitate; its observations also feed the env's `VecNormalize` if there is one.
-        n_updates: Number of updates.
-        batch_size: Observations in an update over all learners.
-        progress: Called every 100 updates.
-        draw_every: Updates for which learners are kept before others are drawn. To draw a learner's layer of
-            millions of weights takes longer than an update.
-        temperature: Divides the expert's logits or means, > 0: below 1 learners become surer than it is, and
-            above 1 they explore more (Hinton et al. 2015). Means that learners cannot tell apart they take
-            the average of, so that their actions are too small: below 1 makes up for it.
-        hard_fraction: Fraction of a batch, from 0 to 1, that is drawn in proportion to what was missed when
-            an observation was last drawn (Schaul et al. 2016); the rest is drawn evenly. It finds the one
-            step of a game that learners still take wrong. The losses told are those of such batches.
-        progress_remaining: What the schedules of the learning rates are told at the first and after the last
-            update: from 1, their start, to 0, their end.
-
-    Returns:
-        Mean loss over the last 100 updates.
-
-    Raises:
-        TaskDistillError: The batch cannot be shared out evenly to the learners, draw_every is no number of
-            updates, hard_fraction is no fraction, or the temperature is not above 0.
-    """
-    if not isinstance(draw_every, int) or draw_every < 1:
-        raise TaskDistillError(f"draw_every must be an integer >= 1, but is {draw_every!r}.")
-    if not 0 <= hard_fraction <= 1:
-        raise TaskDistillError(f"hard_fraction must lie between 0 and 1, but is {hard_fraction!r}.")
-    if not temperature > 0:
-        raise TaskDistillError(f"temperature must be > 0, but is {temperature!r}.")
-    if batch_size % model.n_learners:
-        raise TaskDistillError(
-            f"batch_size={batch_size} must be a multiple of n_learners={model.n_learners}."
+    def __init__(
+        self,
+        task: Task,
+        learners: LearnersArg,
+        *,
+        k: int,
+        n_learners: int = 8,
+        learning_rate: float | Schedule = 1e-2,
+        learning_rates: LearningRates | None = None,
+        inner: InnerSGD | Mapping[str, Any] = InnerSGD(),  # noqa: B008  (frozen)
+        learn_lr_hidden: bool = False,
+        start: Start | Mapping[str, Any] = NORMAL,
+        encoder_layers: int = 0,
+        normalize: bool = False,
+        pixel_statistics: int = 0,
+        mixed_precision: bool = False,
+        max_grad_norm: float = 0.5,
+        seed: int,
+        device: torch.device | str = "auto",
+    ) -> None:
+        for name, value in (("k", k), ("n_learners", n_learners)):
+            if not isinstance(value, int) or value < 1:
+                raise TaskDistillError(f"{name} must be an integer >= 1, but is {value!r}.")
+        self.task, self.seed, self.n_learners = task, seed, n_learners
+        self.learners = learner_distribution(learners)
+        self.action_space = task.action_space
+        generator = torch.Generator(get_device(device))
+        # The start values are the same on all ranks; what is drawn later is each rank's own.
+        generator.manual_seed(int(np.random.SeedSequence([seed, 0]).generate_state(1)[0]))
+        self.loop = OuterLoop(
+            self.learners,
+            task.observation_space,
+            self.action_space,
+            generator,
+            n_learners=n_learners,
+            k=k,
+            inner=inner_rule(inner),
+            learn_lr_hidden=learn_lr_hidden,
+            start=Start.of(start),
+            encoder_layers=encoder_layers,
+            mixed_precision=mixed_precision,
         )
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None and normalizer.norm_obs:
-        normalizer.obs_rms.update(recording.observations)
-    # To a GPU at once, and not row by row.
-    observations = (
-        recording.observations if normalizer is None else normalizer.normalize_obs(recording.observations)
-    )
-    all_obs, all_targets = (
-        model.to_tensor(observations),
-        torch.as_tensor(recording.targets, device=model.device) / temperature,
-    )
-    start, end = progress_remaining
-    params = [p for group in model.optimizer.param_groups for p in group["params"]]
-    variance = _variance(model.action_space, recording.targets / temperature)
-    losses: list[Tensor] = []
-    missed = torch.ones(len(recording), device=model.device)
-    shape = (model.n_learners, batch_size // model.n_learners)
-    n_hard = round(hard_fraction * shape[1])
-    for update in range(1, n_updates + 1):
-        for group in model.optimizer.param_groups:
-            group["lr"] = model.schedules[group["name"]](start + (end - start) * (update - 1) / n_updates)
-        indices = torch.randint(len(recording), shape, generator=model.generator, device=model.device)
-        if n_hard:
-            hard = torch.multinomial(
-                missed + 1e-8, shape[0] * n_hard, replacement=True, generator=model.generator
+        self.loop.optimise_by(learning_rate, learning_rates, max_grad_norm)
+        self.moments: RunningMeanStd | None = None
+        if normalize:
+            if self.loop.is_image:
+                raise TaskDistillError("normalize is not for images; use pixel_statistics.")
+            self.moments = RunningMeanStd(shape=self.loop.obs_shape)
+            self._show_moments()
+        self.n_updates = 0
+        if pixel_statistics and self.loop.is_image:
+            self._measure_pixels(pixel_statistics)
+        self.begin_segment(0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.loop.x.device
+
+    def begin_segment(self, segment: int) -> None:
+        """Start a segment: seed everything random by the seed and the segment's number, and draw learners.
+
+        Call it before each recording; what happened before counts only as far as it was learned.
+        """
+        self.loop.reseed(self.seed, segment)
+        self.loop.draw()
+
+    def _measure_pixels(self, n_steps: int) -> None:
+        env = self.task.make_vec_env(N_PIXEL_ENVS)
+        images = statistics.random_play(env, n_steps, *self.loop.reseed(self.seed, 0))
+        env.close()
+        self.loop.view = ObservationView.of_images(torch.as_tensor(images, device=self.device))
+
+    def _show_moments(self) -> None:
+        if self.moments is not None:
+            self.loop.view = statistics.view_of(self.moments, CLIP).to(self.device)
+
+    # -- datasets and checkpoints ---------------------------------------------------------------
+
+    def dataset(self) -> DistilledDataset:
+        """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
+        card = Card(
+            env_id=self.task.env_id,
+            env_kwargs=dict(self.task.env_kwargs),
+            observation_space=space_to_dict(self.task.observation_space),
+            action_space=space_to_dict(self.action_space, bounds=True),
+            learners=self.learners.spec(),
+            seed=self.seed,
+            versions=versions(),
+        )
+        return self.loop.dataset(card)
+
+    def load_dataset(self, dataset: DistilledDataset) -> None:
+        """Start from a dataset instead of random rows; its statistics go on.
+
+        Raises:
+            TaskDistillError: The dataset does not fit this object's settings.
+        """
+        if dataset.obs_mean is not None and self.moments is None and not self.loop.is_image:
+            raise TaskDistillError(f"{dataset!r} normalises observations; use normalize=True.")
+        self.loop.load_dataset(dataset)
+        if self.moments is not None:
+            statistics.thaw_moments(dataset, self.moments)
+            self._show_moments()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the future depends on but the segment's number, as plain data for a checkpoint."""
+        moments = self.moments
+        return {
+            "loop": self.loop.state(),
+            "n_updates": self.n_updates,
+            "moments": None
+            if moments is None
+            else [torch.as_tensor(moments.mean), torch.as_tensor(moments.var), float(moments.count)],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned, into an object of the same settings; `begin_segment` comes next.
+
+        Raises:
+            KeyError: Something is missing.
+            RuntimeError: A tensor is missing or of another shape.
+            ValueError: The optimiser's groups are others.
+        """
+        self.loop.load_state(state["loop"])
+        self.n_updates = state["n_updates"]
+        if self.moments is not None:
+            mean, var, count = state["moments"]
+            self.moments.mean, self.moments.var = mean.cpu().numpy(), var.cpu().numpy()
+            self.moments.count = count
+
+    # -- acting and learning --------------------------------------------------------------------
+
+    def predict(self, observation: np.ndarray, deterministic: bool = False) -> tuple[np.ndarray, None]:
+        """Let the current learners act on raw observations.
+
+        Args:
+            observation: A batch ``(n, *obs_shape)``.
+            deterministic: Take the most likely actions instead of sampling.
+
+        Returns:
+            Actions within the action space, ``(n,)`` or ``(n, n_outputs)``; and ``None``, as SB3's policies
+            return a state.
+        """
+        actions = self.loop.act(self._to_tensor(observation), deterministic).cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        return actions, None
+
+    def update(
+        self,
+        recording: Recording,
+        n_updates: int,
+        batch_size: int = 256,
+        *,
+        draw_every: int = 1,
+        temperature: float = 1.0,
+        hard_fraction: float = 0.0,
+        progress_remaining: tuple[float, float] = (1.0, 1.0),
+        progress: Progress | None = None,
+    ) -> float:
+        """Distil a recording.
+
+        Each update trains M fresh learners on the current rows and takes one step down the
+        cross-entropy between the expert's actions and theirs (discrete), or the squared error of their means
+        within the box (continuous, see `clipped_error`; the log standard deviation is left alone), in units
+        of the variance of the expert's: 1 is what learners miss that always do the same.
+
+        Args:
+            recording: What to imitate; its observations also feed the running statistics.
+            n_updates: Number of updates.
+            batch_size: Observations in an update over all learners.
+            draw_every: Updates for which learners are kept before others are drawn. To draw a learner's layer
+                of millions of weights takes longer than an update.
+            temperature: Divides the expert's logits or means, > 0: below 1 learners become surer than it is,
+                and above 1 they explore more (Hinton et al. 2015). Means that learners cannot tell apart they
+                take the average of, so that their actions are too small: below 1 makes up for it.
+            hard_fraction: Fraction of a batch, from 0 to 1, that is drawn in proportion to what was missed
+                when an observation was last drawn (Schaul et al. 2016); the rest is drawn evenly. It finds
+                the one step of a game that learners still take wrong. The losses told are those of such
+                batches.
+            progress_remaining: What the schedules of the learning rates are told at the first and after the
+                last update: from 1, their start, to 0, their end.
+            progress: Called every 100 updates.
+
+        Returns:
+            Mean loss over the last 100 updates.
+
+        Raises:
+            TaskDistillError: The batch cannot be shared out evenly to the learners, draw_every is no number
+                of updates, hard_fraction is no fraction, or the temperature is not above 0.
+        """
+        self._check(batch_size, draw_every, temperature, hard_fraction)
+        loop, device = self.loop, self.device
+        if self.moments is not None:
+            self.moments.update(recording.observations)
+            distributed.merge_moments(self.moments)
+            self._show_moments()
+        # To a GPU at once, and not row by row; pixels are many, and shown batch by batch.
+        obs = self._to_tensor(recording.observations)
+        obs = obs if loop.is_image else loop.see(obs)
+        targets = torch.as_tensor(recording.targets, device=device) / temperature
+        variance = _variance(self.action_space, recording.targets / temperature)
+        missed = torch.ones(len(recording), device=device)
+        shape = (self.n_learners, batch_size // self.n_learners)
+        first, last = progress_remaining
+        losses: list[Tensor] = []
+        for update in range(n_updates):
+            loop.set_rates(first + (last - first) * update / n_updates)
+            indices = self._indices(missed, shape, round(hard_fraction * shape[1]))
+            if update % draw_every == 0:
+                loop.draw()
+            seen = loop.see(obs[indices]) if loop.is_image else obs[indices]
+            each = self._losses(seen, targets[indices]) / variance
+            missed[indices] = each.detach().float()
+            loss = each.mean()
+            loop.step(loss)
+            self.n_updates += 1
+            losses = [*losses[-99:], loss.detach()]
+            if progress is not None and (update + 1) % 100 == 0:
+                progress(update + 1, float(torch.stack(losses).mean()))
+        return float(torch.stack(losses).mean()) if losses else float("nan")
+
+    def _check(self, batch_size: int, draw_every: int, temperature: float, hard_fraction: float) -> None:
+        if not isinstance(draw_every, int) or draw_every < 1:
+            raise TaskDistillError(f"draw_every must be an integer >= 1, but is {draw_every!r}.")
+        if not 0 <= hard_fraction <= 1:
+            raise TaskDistillError(f"hard_fraction must lie between 0 and 1, but is {hard_fraction!r}.")
+        if not temperature > 0:
+            raise TaskDistillError(f"temperature must be > 0, but is {temperature!r}.")
+        if batch_size < 1 or batch_size % self.n_learners:
+            raise TaskDistillError(
+                f"batch_size={batch_size} must be a multiple of n_learners={self.n_learners}."
             )
+
+    def _to_tensor(self, obs: np.ndarray) -> Tensor:
+        dtype = torch.uint8 if self.loop.is_image else torch.float32
+        return torch.as_tensor(np.ascontiguousarray(obs), device=self.device, dtype=dtype)
+
+    def _indices(self, missed: Tensor, shape: tuple[int, int], n_hard: int) -> Tensor:
+        """Draw which observations each learner sees, ``shape``, some of them where most was missed."""
+        generator = self.loop.generator
+        indices = torch.randint(len(missed), shape, generator=generator, device=missed.device)
+        if n_hard:
+            hard = torch.multinomial(missed + 1e-8, shape[0] * n_hard, True, generator=generator)
             indices[:, :n_hard] = hard.view(shape[0], n_hard)
-        if (update - 1) % draw_every == 0:
-            model.policy.sample_learners(model.generator)
-        each = _losses(model, all_obs[indices], all_targets[indices]) / variance
-        missed[indices] = each.detach().float()
-        loss = each.mean()
-        model.optimizer.zero_grad()
-        loss.backward()
-        distributed.average_gradients(params)
-        torch.nn.utils.clip_grad_norm_(params, model.max_grad_norm)
-        model.optimizer.step()
-        model._n_updates += 1
-        losses = [*losses[-99:], loss.detach()]
-        if progress is not None and update % 100 == 0:
-            progress(update, float(torch.stack(losses).mean()))
-    return float(torch.stack(losses).mean()) if losses else float("nan")
+        return indices
+
+    def _losses(self, seen: Tensor, targets: Tensor) -> Tensor:
+        """Return what current learners miss at each of what they see, ``(M, b)``."""
+        loop, space = self.loop, self.action_space
+        features = loop.features(seen)
+        distribution = loop.trained(create_graph=True).act(features, loop.trunk)
+        if isinstance(distribution, Categorical):
+            return -(targets.softmax(-1) * distribution.log_probs).sum(-1)
+        assert isinstance(distribution, DiagGaussian) and isinstance(space, spaces.Box)
+        low, high = (torch.as_tensor(end, device=self.device) for end in (space.low, space.high))
+        return clipped_error(distribution.mean, targets, low, high).square().mean(-1)
 
 
 def _variance(space: spaces.Space[Any], targets: np.ndarray) -> float:
@@ -439,20 +342,6 @@ def _variance(space: spaces.Space[Any], targets: np.ndarray) -> float:
     clipped = np.clip(targets, space.low, space.high)
     # Rounding gives even actions that are always the same a variance, a meaningless one.
     return 1.0 if (clipped == clipped[0]).all() else float(clipped.var(axis=0).mean())
-
-
-def _losses(model: PPMO, obs: Tensor, targets: Tensor) -> Tensor:
-    """Return what current learners miss at each observation, ``(M, b)``."""
-    policy = model.policy
-    features = policy.features(policy.preprocess(obs))
-    distribution = policy.train_learners(create_graph=True).act(features, policy.trunk)
-    if isinstance(distribution, Categorical):
-        return -(targets.softmax(-1) * distribution.log_probs).sum(-1)
-    assert isinstance(distribution, DiagGaussian) and isinstance(model.action_space, spaces.Box)
-    low, high = (
-        torch.as_tensor(end, device=model.device) for end in (model.action_space.low, model.action_space.high)
-    )
-    return clipped_error(distribution.mean, targets, low, high).square().mean(-1)
 
 
 def clipped_error(means: Tensor, targets: Tensor, low: Tensor, high: Tensor) -> Tensor:

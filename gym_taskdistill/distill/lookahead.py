@@ -51,7 +51,7 @@ class Lookahead:
 
     From a state the policy's actions are sampled in copies of the emulator. A future is good that loses no
     life and no points, or loses them late, and of several such the one that gains most. Every few steps the
-    worse half goes on from where the better half is (go with the winners; Aldous and Vazirani 1994): a future
+    worse half continues where the better half is (go with the winners; Aldous and Vazirani 1994): a future
     is chosen all along. The first actions of the best are the plan, until the next is made; what follows them
     is one of the futures then. The expert's logits are the policy's own, but the planned action leads the
     others.

@@ -1,154 +1,252 @@
-"""The inner step: Train(λ, X, Y), one differentiable SGD step for M learners at once.
+"""The inner rule: Train(λ, X, Y), differentiable SGD for M learners at once.
 
 This is the only place that knows how a learner is trained (paper, section 2.1 and Algorithm 1, lines 3 and
-12). PPMO calls it with the graph, to differentiate through it; `DistilledPolicy` calls it without.
+12). The outer loop trains with the graph, to differentiate through it; `DistilledPolicy` without. A rule
+travels whole: the outer loop, the dataset and its file hold the one object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torchopt
 from torch import Tensor
 
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.inner.gradients import mse_gradients
 from gym_taskdistill.learners import Learners, LearnerStack
 
 #: How long a step is; see `InnerSGD`.
 STEP_SIZES = ("constant", "polyak")
 
+#: So many steps no learner needs; a file that asks for more would only keep its reader busy.
+MAX_STEPS = 10_000
+
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "lr": ("above 0", lambda value: value > 0),
+    "lr_hidden": ("at least 0", lambda value: value >= 0),
+    "momentum": ("in [0, 1)", lambda value: 0 <= value < 1),
+    "lr_decay": ("in (0, 1]", lambda value: 0 < value <= 1),
+}
+
 
 @dataclass(frozen=True)
 class InnerSGD:
-    """How a learner is trained on the rows, but for the rates, which are learned.
+    """Full-batch SGD on the rows; one step is the paper.
 
     Attributes:
-        steps: Number of steps on the same batch, at least 1; 1 is the paper.
-        momentum: SGD's momentum, in [0, 1); it matters from the second step on.
+        lr: Learning rate, above 0; a number, or a 0-d tensor where it is learned.
+        lr_hidden: Factor on the learning rate in all layers but the last, at least 0; a number, or a 0-d
+            tensor where it is learned. A small one leaves the hidden layers nearly as they are drawn, so that
+            large labels can drown what a fresh output layer says and no depth diverges. The number 0 trains
+            the last layer alone; many steps then cost little more than one.
+        steps: Number of steps on the same rows, from 1 to 10,000.
+        momentum: SGD's momentum, in [0, 1); it matters from the second step on. With the decay it brings
+            networks whose losses are steep and networks whose losses are flat to the labels in the same few
+            steps.
         lr_decay: Factor on the learning rate from each step to the next, in (0, 1].
         step_size: ``"constant"`` steps by the learning rate itself, ``"polyak"`` by the learning rate times
             loss / ‖gradient‖², which makes one rate fit networks whose losses are steep and flat.
 
     Raises:
-        TaskDistillError: A value is out of its range; the message names it as PPMO and datasets do.
+        TaskDistillError: A value is of the wrong type or out of its range.
     """
 
+    kind: ClassVar[str] = "sgd"
+
+    lr: Tensor | float = 0.02
+    lr_hidden: Tensor | float = 1.0
     steps: int = 1
     momentum: float = 0.0
     lr_decay: float = 1.0
     step_size: str = "constant"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
-            raise TaskDistillError(f"inner_steps must be an integer >= 1, but is {self.steps!r}.")
-        if not 0 <= self.momentum < 1:
-            raise TaskDistillError(f"inner_momentum must lie in [0, 1), but is {self.momentum!r}.")
-        if not 0 < self.lr_decay <= 1:
-            raise TaskDistillError(f"inner_lr_decay must lie in (0, 1], but is {self.lr_decay!r}.")
+        steps: Any = self.steps
+        if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or not 1 <= steps <= MAX_STEPS:
+            raise TaskDistillError(
+                f"The inner rule's steps must be an integer from 1 to {MAX_STEPS}, but is {steps!r}."
+            )
+        object.__setattr__(self, "steps", int(steps))
+        for name, (described, fits) in _RANGES.items():
+            value = getattr(self, name)
+            if isinstance(value, Tensor) and name in ("lr", "lr_hidden"):
+                continue  # learned, as its logarithm; to look would wait for the device
+            if not _is_number(value) or not fits(value):
+                raise TaskDistillError(
+                    f"The inner rule's {name} must be a number {described}, but is {value!r}."
+                )
+            object.__setattr__(self, name, float(value))
         if self.step_size not in STEP_SIZES:
             raise TaskDistillError(
-                f"inner_step_size must be one of {', '.join(STEP_SIZES)}, but is {self.step_size!r}."
+                f"The inner rule's step_size must be one of {', '.join(STEP_SIZES)}, but is "
+                f"{self.step_size!r}."
             )
 
-    def log_std_pull(self, inner_lr: Tensor | float, n_outputs: int) -> Any:
+    def __str__(self) -> str:
+        """Return the rule in a few words: the learning rate, and what is not the default."""
+        default, rule = type(self)(), self.detached()
+        parts = [f"lr={rule.lr:.4g}"]
+        for f in fields(self)[1:]:
+            value = getattr(rule, f.name)
+            if value != getattr(default, f.name):
+                parts.append(f"{f.name}={value if isinstance(value, str) else f'{value:g}'}")
+        return f"{self.kind}({', '.join(parts)})"
+
+    def detached(self) -> InnerSGD:
+        """Return the rule with numbers in the place of learned tensors."""
+        return replace(self, lr=_number(self.lr), lr_hidden=_number(self.lr_hidden))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rule as plain data, its kind first."""
+        rule = self.detached()
+        return {"kind": self.kind, **{f.name: getattr(rule, f.name) for f in fields(rule)}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> InnerSGD:
+        """Make the rule of `to_dict`'s data; what is missing is the default.
+
+        Raises:
+            TaskDistillError: A setting is unknown, of the wrong type or out of its range.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in data:
+            if name not in known and name != "kind":
+                raise TaskDistillError(
+                    f'The inner rule "{cls.kind}" has no setting "{name}"; it has {", ".join(known)}.'
+                    f"{did_you_mean(str(name), known)}"
+                )
+        return cls(**{name: value for name, value in data.items() if name != "kind"})
+
+    def log_std_pull(self, n_outputs: int) -> Any:
         """Return which fraction of its label a fresh learner's log standard deviation reaches.
 
         The loss of the log standard deviation is quadratic and a fresh learner's is 0, so that it ends at
         this factor times the label, whatever the label.
 
         Args:
-            inner_lr: Learning rate, a number or a 0-d tensor.
             n_outputs: Number of action dimensions.
 
         Returns:
-            The factor, a number or a tensor as ``inner_lr`` is; ``2·lr / n_outputs`` for one step.
+            The factor, a number or a tensor as ``lr`` is; ``2·lr / n_outputs`` for one step.
 
-        >>> InnerSGD().log_std_pull(0.5, 2)
+        >>> InnerSGD(lr=0.5).log_std_pull(2)
         0.5
         """
         reached: Any = 0.0
         velocity: Any = 0.0
-        rate: Any = inner_lr
+        rate: Any = self.lr
         for _ in range(self.steps):
             velocity = self.momentum * velocity + (reached - 1.0) * (2.0 / n_outputs)
             reached = reached - rate * velocity
             rate = rate * self.lr_decay
         return reached
 
+    def train(
+        self,
+        fresh: Learners,
+        x: Tensor,
+        y: Tensor,
+        *,
+        log_std: Tensor | None = None,
+        log_std_label: Tensor | None = None,
+        create_graph: bool = False,
+    ) -> tuple[Learners, Tensor | None]:
+        """Train M learners on the synthetic batch.
 
-#: The paper's inner step.
-PAPER = InnerSGD()
+        Each learner minimises ``mean((λ(x) - y)²)`` over the k rows and the outputs, plus, for continuous
+        actions, ``mean((log_std - label)²)`` for its state-independent log standard deviation. Each learner
+        follows its own loss; TorchOpt's SGD does the step.
+
+        Args:
+            fresh: M fresh learners with at least one layer; not modified.
+            x: Synthetic rows as the learners see them (normalised, encoded), shape ``(k, *in)``.
+            y: Soft labels, shape ``(k, n_outputs)``.
+            log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
+            log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
+            create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``,
+                ``y``, ``log_std_label`` and the rule's own tensors.
+
+        Returns:
+            The trained learners and their log standard deviations (``None`` for discrete actions).
+        """
+        learners = fresh
+        rows: Tensor | Sequence[Tensor] = x
+        hidden = self.lr_hidden
+        with torch.set_grad_enabled(create_graph):
+            heads_only = not isinstance(hidden, Tensor) and hidden == 0
+            if heads_only:
+                learners, rows = _heads(fresh, x)
+                hidden = 1.0
+            n_network_params = len(learners.params)
+            params = learners.params if log_std is None else (*learners.params, log_std)
+            rate: Any = self.lr  # a 0-d tensor is fine
+            # TorchOpt counts steps in one tensor per parameter; ours is counted here.
+            schedule = rate if self.lr_decay == 1 else lambda _: rate
+            optimizer = torchopt.sgd(schedule, momentum=self.momentum)
+            state = optimizer.init(params)
+            for _ in range(self.steps):
+                grads = mse_gradients(
+                    learners.replace(params[:n_network_params]),
+                    rows,
+                    y,
+                    polyak=self.step_size == "polyak",
+                    hidden=hidden,
+                )
+                if log_std_label is not None:
+                    grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))
+                # TorchOpt works in place by default, which would cut the meta-gradient.
+                updates, state = optimizer.update(grads, state, params=params, inplace=False)
+                params = torchopt.apply_updates(params, updates, inplace=False)
+                rate = rate * self.lr_decay
+        trained = params[:n_network_params]
+        if heads_only:
+            trained = _with_heads(fresh, trained)
+        return fresh.replace(trained), None if log_std is None else params[-1]
 
 
-def inner_step(
-    learners: Learners,
-    x: Tensor,
-    y: Tensor,
-    inner_lr: Tensor | float,
-    sgd: InnerSGD = PAPER,
-    *,
-    lr_hidden: Tensor | float = 1.0,
-    log_std: Tensor | None = None,
-    log_std_label: Tensor | None = None,
-    create_graph: bool = False,
-) -> tuple[Learners, Tensor | None]:
-    """Train M learners on the synthetic batch by SGD on the mean squared error.
+#: The inner rules by their kind; another one is registered by its entry here.
+INNER_RULES: dict[str, type[InnerSGD]] = {InnerSGD.kind: InnerSGD}
 
-    Each learner minimises ``mean((λ(x) - y)²)`` over the k rows and the outputs, plus, for continuous
-    actions, ``mean((log_std - label)²)`` for its state-independent log standard deviation. Each learner
-    follows its own loss; TorchOpt's SGD does the step.
+
+def inner_rule(spec: InnerSGD | Mapping[str, Any]) -> InnerSGD:
+    """Return an inner rule from itself or from plain data.
 
     Args:
-        learners: M fresh learners with at least one layer; not modified.
-        x: Synthetic rows as the learners see them (normalised, encoded), shape ``(k, *in)``.
-        y: Soft labels, shape ``(k, n_outputs)``.
-        inner_lr: Learning rate, a positive number or 0-d tensor.
-        sgd: Number of steps, momentum and so on; the paper's single step by default.
-        lr_hidden: Factor on the learning rate in all layers but the last, a number or a 0-d tensor; with the
-            number 0 they stay as they are drawn, and many steps cost little more than one.
-        log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
-        log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
-        create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``, ``y``,
-            ``inner_lr``, ``lr_hidden`` and ``log_std_label``.
+        spec: A rule, or a mapping of its settings with their ``kind``, by default ``"sgd"``.
 
-    Returns:
-        The trained learners and their log standard deviations (``None`` for discrete actions).
+    Raises:
+        TaskDistillError: The kind or a setting is unknown, of the wrong type or out of its range.
+
+    >>> inner_rule({"lr": 1, "steps": 10}) == InnerSGD(lr=1.0, steps=10)
+    True
     """
-    whole = learners
-    rows: Tensor | Sequence[Tensor] = x
-    with torch.set_grad_enabled(create_graph):
-        if not isinstance(lr_hidden, Tensor) and lr_hidden == 0:
-            learners, rows = _heads(whole, x)
-        n_network_params = len(learners.params)
-        params = learners.params if log_std is None else (*learners.params, log_std)
-        rate: Any = inner_lr  # a 0-d tensor is fine
-        # TorchOpt counts steps in one tensor per parameter; ours is counted here.
-        schedule = rate if sgd.lr_decay == 1 else lambda _: rate
-        optimizer = torchopt.sgd(schedule, momentum=sgd.momentum)
-        state = optimizer.init(params)
-        for _ in range(sgd.steps):
-            grads = mse_gradients(
-                learners.replace(params[:n_network_params]),
-                rows,
-                y,
-                polyak=sgd.step_size == "polyak",
-                hidden=1.0 if learners is not whole else lr_hidden,
-            )
-            if log_std_label is not None:
-                grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))
-            # TorchOpt works in place by default, which would cut the meta-gradient.
-            updates, state = optimizer.update(grads, state, params=params, inplace=False)
-            params = torchopt.apply_updates(params, updates, inplace=False)
-            rate = rate * sgd.lr_decay
-    trained = iter(params[:n_network_params])
-    if learners is not whole:
-        kept = [[*stack.params[:-2], next(trained), next(trained)] for stack in whole.stacks]
-        trained = iter([p for stack in kept for p in stack])
-    return whole.replace(tuple(trained)), None if log_std is None else params[-1]
+    if isinstance(spec, InnerSGD):
+        return spec
+    if not isinstance(spec, Mapping):
+        raise TaskDistillError(f"An inner rule must be a mapping of its settings, but is {spec!r}.")
+    kind = spec.get("kind", InnerSGD.kind)
+    if kind not in INNER_RULES:
+        raise TaskDistillError(f"There is no inner rule {kind!r}; there is {', '.join(INNER_RULES)}.")
+    return INNER_RULES[kind].from_dict(spec)
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.item() if isinstance(value, Tensor) else value)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | Tensor):
+        return False
+    try:
+        return not isinstance(value, str) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _heads(learners: Learners, x: Tensor) -> tuple[Learners, list[Tensor]]:
@@ -159,3 +257,10 @@ def _heads(learners: Learners, x: Tensor) -> tuple[Learners, list[Tensor]]:
         features.append(hidden(x.expand(stack.size, *x.shape)))
         heads.append(LearnerStack(stack.layers[-1:], stack.params[-2:], stack.size))
     return Learners(heads), features
+
+
+def _with_heads(learners: Learners, heads: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return all parameters of learners, the last layers' in the place of their own."""
+    trained = iter(heads)
+    kept = [(*stack.params[:-2], next(trained), next(trained)) for stack in learners.stacks]
+    return tuple(p for params in kept for p in params)

@@ -9,6 +9,7 @@ from gym_taskdistill.learners.named import (
     ALPHA_C,
     NAMED_LEARNERS,
     TABLE_1,
+    LearnersArg,
     learner_distribution,
     register_family,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "LearnerDistribution",
     "LearnerStack",
     "Learners",
+    "LearnersArg",
     "Mixture",
     "Network",
     "learner_distribution",

@@ -51,6 +51,10 @@ NAMED_LEARNERS: dict[str, LearnerDistribution] = {
 _FAMILIES: dict[str, type[LearnerDistribution]] = {"mlp": MLP, "cnn": CNN, "mixture": Mixture}
 
 
+#: What names a learner distribution: a name, a plain description, or the distribution itself.
+LearnersArg = str | Mapping[str, Any] | LearnerDistribution
+
+
 def register_family(name: str, family: type[LearnerDistribution]) -> None:
     """Make a family known by name, so that its `spec` (a dict with ``family: name``) can be read back.
 
@@ -67,7 +71,7 @@ def register_family(name: str, family: type[LearnerDistribution]) -> None:
 
 
 def learner_distribution(
-    spec: str | Mapping[str, Any] | LearnerDistribution,
+    spec: LearnersArg,
 ) -> LearnerDistribution:
     """Build a learner distribution from its name or its plain description.
 

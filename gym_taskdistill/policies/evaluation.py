@@ -13,9 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.distill.ppmo import LearnersArg
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.learners import NAMED_LEARNERS, learner_distribution
+from gym_taskdistill.learners import NAMED_LEARNERS, LearnersArg, learner_distribution
 from gym_taskdistill.policies.trained import TrainedLearners, train_fresh_learners
 from gym_taskdistill.tasks.task import Task
 

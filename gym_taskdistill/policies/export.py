@@ -18,38 +18,11 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.policies.trained import TrainedLearners
 
 
-class ObservationNormalization(nn.Module):
-    """What a dataset does to observations (`DistilledDataset.normalize`), as a module.
-
-    Args:
-        dataset: The dataset that carries them.
-    """
-
-    mean: Tensor
-    std: Tensor
-    scale: Tensor
-
-    def __init__(self, dataset: DistilledDataset) -> None:
-        super().__init__()
-        mean, var = dataset.obs_mean, dataset.obs_var
-        self.register_buffer("mean", torch.zeros(()) if mean is None else mean.clone())
-        self.register_buffer("std", torch.ones(()) if var is None else (var + 1e-8).sqrt())
-        scale = dataset.obs_scale
-        self.register_buffer("scale", torch.ones(()) if scale is None else scale.clone())
-        self.clip_obs = float("inf") if dataset.clip_obs is None else dataset.clip_obs
-        self.unit = 255.0 if dataset.has_images else 1.0
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Normalise, clip and scale observations ``(n, *obs_shape)``."""
-        normalized = ((obs / self.unit - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs)
-        return normalized * self.scale
-
-
 def module(dataset: DistilledDataset, trained: TrainedLearners, index: int = 0) -> nn.Sequential:
     """Export a trained learner, from raw observations to its outputs; see `DistilledPolicy.to_torch`."""
     parts: list[nn.Module] = []
-    if dataset.obs_mean is not None or dataset.obs_scale is not None or dataset.has_images:
-        parts.append(ObservationNormalization(dataset))
+    if not dataset.view.is_identity:
+        parts.append(copy.deepcopy(dataset.view))
     parts.extend(trained.module(index))
     return nn.Sequential(*parts)
 

@@ -14,9 +14,8 @@ from torch import nn
 
 from gym_taskdistill import zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.distill.ppmo import LearnersArg
 from gym_taskdistill.errors import DatasetError, TaskDistillError
-from gym_taskdistill.learners import learner_distribution
+from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies import export
 from gym_taskdistill.policies.action_distributions import ActionDistribution
 from gym_taskdistill.policies.trained import train_fresh_learners

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError
-from gym_taskdistill.inner.rules import PAPER, InnerSGD, inner_step
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import (
     LearnerDistribution,
     Learners,
@@ -95,10 +95,8 @@ def train_learners(
     encoder: Learners,
     x: Tensor,
     y: Tensor,
-    inner_lr: Tensor | float,
-    sgd: InnerSGD = PAPER,
+    rule: InnerSGD,
     *,
-    lr_hidden: Tensor | float = 1.0,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
 ) -> TrainedLearners:
@@ -109,11 +107,9 @@ def train_learners(
         encoder: The layers ``[0, l)``, a batch of one network.
         x: Synthetic rows, ``(k, *obs_shape)``, encoded like observations.
         y: Soft labels, ``(k, n_outputs)``.
-        inner_lr: Inner learning rate.
-        sgd: Number of steps, momentum and so on.
-        lr_hidden: Factor on the learning rate in all layers but the last.
+        rule: How each learner is trained.
         log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
-        create_graph: Keep the graph back to the rows, the labels, the learning rate and the encoder.
+        create_graph: Keep the graph back to the rows, the labels, the rule's learned rates and the encoder.
 
     Returns:
         The trained learners. With l = L nothing is left to train: they are the encoder, and the label itself
@@ -126,16 +122,8 @@ def train_learners(
         rows = encode(encoder, x.unsqueeze(0)).squeeze(0)
     # A fresh learner's log-std is 0.
     log_std = None if log_std_label is None else y.new_zeros(len(fresh), y.shape[1])
-    learners, log_std = inner_step(
-        fresh,
-        rows,
-        y,
-        inner_lr,
-        sgd,
-        lr_hidden=lr_hidden,
-        log_std=log_std,
-        log_std_label=log_std_label,
-        create_graph=create_graph,
+    learners, log_std = rule.train(
+        fresh, rows, y, log_std=log_std, log_std_label=log_std_label, create_graph=create_graph
     )
     return TrainedLearners(learners, encoder, log_std)
 
@@ -149,7 +137,7 @@ def train_fresh_learners(
     """Sample fresh learners and train each on a dataset: k-shot learning (paper, section 4.1).
 
     Args:
-        dataset: What to train on; it says how (inner learning rate and steps).
+        dataset: What to train on; its rule says how.
         n_learners: M, how many.
         generator: Source of the initialisations, on the dataset's device.
         learners: Another learner distribution than the one the dataset was distilled over.
@@ -170,9 +158,7 @@ def train_fresh_learners(
         load_encoder(dataset, distribution),
         dataset.x,
         dataset.y,
-        dataset.inner_lr,
-        dataset.inner_sgd,
-        lr_hidden=dataset.inner_lr_hidden,
+        dataset.rule,
         log_std_label=dataset.log_std,
     )
 

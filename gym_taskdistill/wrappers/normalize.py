@@ -39,10 +39,7 @@ class FrozenNormalizeObservation(
         gym.ObservationWrapper.__init__(self, env)
         dataset.check_env(env)
         self.dataset = dataset.to("cpu")
-        bound = np.full(dataset.obs_shape, np.inf if dataset.clip_obs is None else dataset.clip_obs)
-        if self.dataset.obs_scale is not None:
-            bound = bound * self.dataset.obs_scale.numpy()
-        bound = bound.astype(np.float32)
+        bound = self.dataset.view.bound().expand(dataset.obs_shape).numpy()
         self.observation_space = gym.spaces.Box(-bound, bound, dataset.obs_shape, np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:

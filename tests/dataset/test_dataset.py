@@ -19,6 +19,8 @@ from gym_taskdistill.dataset import file as dataset_file
 from gym_taskdistill.dataset.card import Card, Score, space_to_dict, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset, k_min, read_card
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
+from gym_taskdistill.files import canonical
+from gym_taskdistill.inner.rules import InnerSGD
 
 KEY = "gym-taskdistill"
 
@@ -60,7 +62,7 @@ def discrete(**changes: Any) -> DistilledDataset:
     fields: dict[str, Any] = {
         "x": torch.randn(2, 4, generator=generator),
         "y": torch.randn(2, 2, generator=generator),
-        "inner_lr": 0.1 + 0.2,
+        "rule": InnerSGD(lr=0.1 + 0.2),
         "card": discrete_card(),
     }
     return DistilledDataset(**(fields | changes))
@@ -79,12 +81,7 @@ def continuous(**changes: Any) -> DistilledDataset:
     fields: dict[str, Any] = {
         "x": torch.randn(5, 3, generator=generator),
         "y": torch.randn(5, 1, generator=generator),
-        "inner_lr": 5.31,
-        "inner_steps": 2,
-        "inner_momentum": 0.5,
-        "inner_lr_decay": 0.9,
-        "inner_step_size": "polyak",
-        "inner_lr_hidden": 0.25,
+        "rule": InnerSGD(5.31, 0.25, 2, 0.5, 0.9, "polyak"),
         "log_std": torch.tensor([-0.0]),
         "obs_mean": torch.tensor([1.0, 2.0, 3.0]),
         "obs_var": torch.tensor([0.25, 1.0, 4.0]),
@@ -115,9 +112,8 @@ def test_properties_and_repr() -> None:
     data = continuous()
     assert (data.k, data.n_outputs, data.obs_shape) == (5, 1, (3,))
     assert repr(data) == (
-        "DistilledDataset(Pendulum-v1 g=9.5, x=(5, 3), y=(5, 1), inner_lr=5.31, inner_steps=2, "
-        "inner_momentum=0.5, inner_lr_decay=0.9, inner_step_size=polyak, "
-        "inner_lr_hidden=0.25, log_std=(1,), obs_mean=(3,), "
+        "DistilledDataset(Pendulum-v1 g=9.5, x=(5, 3), y=(5, 1), rule=sgd(lr=5.31, lr_hidden=0.25, "
+        "steps=2, momentum=0.5, lr_decay=0.9, step_size=polyak), log_std=(1,), obs_mean=(3,), "
         "obs_scale=(3,), encoder_layers=1)"
     )
 
@@ -136,8 +132,8 @@ def test_equality_is_bitwise() -> None:
     data = continuous()
     assert data == continuous() and hash(data) == hash(continuous())
     assert data != continuous(log_std=torch.tensor([0.0]))  # -0.0 == 0.0, but not bit by bit
-    assert data != data.replace(inner_lr=float(np.nextafter(5.31, 6)))
-    assert data != data.replace(card=dataclasses.replace(data.card, notes="other"))
+    assert data != data.replace(rule=dataclasses.replace(data.rule, lr=float(np.nextafter(5.31, 6))))
+    assert data != data.replace(card=data.card.replace(notes="other"))
     assert data != data.replace(x=data.x.reshape(5, 3).flip(0))
     assert data != 3
 
@@ -150,6 +146,20 @@ def test_digest_separates_names_and_shapes() -> None:
     assert len({data.digest, swapped.digest, renamed.digest, reshaped.digest}) == 4
 
 
+def test_the_digest_is_of_what_learners_train_on_and_act_with() -> None:
+    data = continuous()
+    story = data.card.replace(notes="other", seed=9, scores=(), wall_clock_s=3.0, created="", recipe={})
+    retold = data.replace(card=story)
+    assert retold.digest == data.digest and retold != data
+    others = (
+        data.replace(rule=InnerSGD(lr=5.31)),
+        data.replace(clip_obs=9.0),
+        data.replace(y=-data.y),
+        data.replace(card=data.card.replace(learners={"family": "mlp"})),
+    )
+    assert len({data.digest, *(other.digest for other in others)}) == 5
+
+
 def test_normalize() -> None:
     data = continuous()
     obs = torch.tensor([[1.0, 2.0, 3.0], [1.5, 1.0, 7.0], [100.0, -100.0, 3.0]])
@@ -160,7 +170,8 @@ def test_normalize() -> None:
     torch.testing.assert_close(data.normalize(obs[1]), expected[1])
     unbounded = data.replace(clip_obs=None).normalize(obs)
     torch.testing.assert_close(unbounded[2], torch.tensor([198.0, -102.0, 0.0]))
-    assert discrete().normalize(obs) is obs
+    four = torch.zeros(3, 4)
+    assert discrete().normalize(four) is four
     for wrong in (torch.zeros(4, 1), torch.tensor(0.0), torch.zeros(3, 4)):
         with pytest.raises(DatasetError, match="observation shape"):
             data.normalize(wrong)
@@ -187,19 +198,11 @@ BAD_DISCRETE: list[tuple[dict[str, Any], str]] = [
     ({"y": torch.zeros(2)}, "shape"),
     ({"y": torch.zeros(2, 3)}, "action space Discrete"),
     ({"y": None}, "y must be a tensor"),
-    ({"inner_lr": 0.0}, "inner_lr .* positive"),
-    ({"inner_lr": -1.0}, "positive"),
-    ({"inner_lr": float("nan")}, "finite"),
-    ({"inner_lr": "0.1"}, "number"),
-    ({"inner_lr": torch.tensor(0.1)}, "inner_lr must be a number"),
-    ({"inner_steps": 0}, "inner_steps"),
-    ({"inner_momentum": 1.0}, "inner_momentum"),
-    ({"inner_momentum": -0.1}, "inner_momentum"),
-    ({"inner_lr_decay": 0.0}, "inner_lr_decay"),
-    ({"inner_lr_decay": 1.1}, "inner_lr_decay"),
-    ({"inner_step_size": "newton"}, "inner_step_size"),
-    ({"inner_lr_hidden": -0.1}, "inner_lr_hidden"),
-    ({"inner_steps": 1.5}, "integer"),
+    ({"rule": 0.3}, "rule must be a mapping"),
+    ({"rule": {"lr": 0.0}}, "lr must be a number above 0"),
+    ({"rule": InnerSGD(lr=torch.tensor(-1.0))}, "lr must be a number above 0"),
+    ({"rule": InnerSGD(lr=torch.tensor(torch.nan))}, "lr must be a number above 0"),
+    ({"rule": {"kind": "adam"}}, "no inner rule 'adam'"),
     ({"log_std": torch.zeros(2)}, "continuous"),
     ({"obs_mean": torch.zeros(4)}, "both or neither"),
     ({"obs_mean": torch.zeros(4), "obs_var": -torch.ones(4)}, "negative"),
@@ -223,11 +226,11 @@ def test_construction_refuses(changes: dict[str, Any], message: str) -> None:
 
 
 def test_replace_checks() -> None:
-    assert discrete().replace(inner_steps=3).inner_steps == 3
-    with pytest.raises(DatasetError, match="inner_steps"):
-        discrete().replace(inner_steps=0)
-    with pytest.raises(DatasetError, match='Did you mean "inner_lr"'):
-        discrete().replace(iner_lr=1.0)
+    assert discrete().replace(encoder_layers=0, rule=InnerSGD(steps=3)).rule.steps == 3
+    with pytest.raises(DatasetError, match="encoder_layers"):
+        discrete().replace(encoder_layers=-1)
+    with pytest.raises(DatasetError, match='Did you mean "rule"'):
+        discrete().replace(rul=InnerSGD())
 
 
 # --- the card -----------------------------------------------------------------------------------
@@ -263,7 +266,7 @@ def test_card_holds_plain_copies() -> None:
         ({"scores": [{}]}, "scores"),
         ({"default": 1}, "default"),
         ({"versions": {"a": 1}}, "versions.a"),
-        ({"format_version": 2}, "format_version"),
+        ({"format_version": 3}, "format_version"),
     ],
 )
 def test_card_refuses(changes: dict[str, Any], message: str) -> None:
@@ -289,11 +292,11 @@ def test_score() -> None:
     for part in ("2 fresh alpha_c", "3 full episodes of CartPole-v1", "stochastic", "seed 7"):
         assert part in SCORE.protocol
     with pytest.raises(DatasetError, match="2 agents"):
-        dataclasses.replace(SCORE, agent_means=(1.0,))
+        SCORE.replace(agent_means=(1.0,))
     with pytest.raises(DatasetError, match="list of numbers"):
-        dataclasses.replace(SCORE, agent_means=5)
+        SCORE.replace(agent_means=5)
     with pytest.raises(DatasetError, match="std"):
-        dataclasses.replace(SCORE, std=-1.0)
+        SCORE.replace(std=-1.0)
 
 
 def test_versions_names_what_is_installed() -> None:
@@ -391,7 +394,7 @@ def test_round_trip_is_exact(make: Callable[[], DistilledDataset], tmp_path: Pat
     path = data.save(tmp_path / "a.safetensors")
     loaded = DistilledDataset.load(path)
     assert loaded == data and loaded.card == data.card and loaded.digest == data.digest
-    assert loaded.inner_lr == data.inner_lr and loaded.encoder.keys() == data.encoder.keys()
+    assert loaded.rule == data.rule and loaded.encoder.keys() == data.encoder.keys()
     for name in ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale"):
         before, after = getattr(data, name), getattr(loaded, name)
         assert before is after is None or torch.equal(before, after)
@@ -416,7 +419,7 @@ def test_readable_card_repeats_the_content(tmp_path: Path) -> None:
     with safetensors.safe_open(path, framework="pt") as file:
         assert json.loads(text) == json.loads(file.metadata()[KEY])
     assert '"shape": [4]' in text
-    assert "±" in text and json.loads(text)["sha256"] == discrete().digest
+    assert "±" in text and json.loads(text)["rule"] == discrete().rule.to_dict()
 
 
 def test_loading_reads_only_the_safetensors(tmp_path: Path) -> None:
@@ -433,9 +436,9 @@ def test_load_finds_suffix_and_folder(tmp_path: Path) -> None:
 
 def test_saving_leaves_no_other_files(tmp_path: Path) -> None:
     discrete().save(tmp_path / "d")
-    discrete(inner_steps=2).save(tmp_path / "d")
+    discrete(rule=InnerSGD(steps=2)).save(tmp_path / "d")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.json", "d.safetensors"]
-    assert DistilledDataset.load(tmp_path / "d").inner_steps == 2
+    assert DistilledDataset.load(tmp_path / "d").rule.steps == 2
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
@@ -443,7 +446,7 @@ def test_saving_leaves_no_other_files(tmp_path: Path) -> None:
 def test_crash_while_saving_leaves_a_readable_dataset(
     fails_at: int, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = discrete(), discrete(inner_steps=2)
+    old, new = discrete(), discrete(rule=InnerSGD(steps=2))
     old.save(tmp_path / "d")
     calls, replace = 0, os.replace
 
@@ -531,8 +534,8 @@ def forge(path: Path, edit: Callable[[dict[str, Any], dict[str, torch.Tensor]], 
     edit(document, tensors)
     document["tensors"] = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
     floats = {name: tensor.float() for name, tensor in tensors.items()}
-    document["sha256"] = dataset_file.digest(floats, document)
-    text = dataset_file.canonical(document)
+    document["sha256"] = dataset_file.checksum(floats, document)
+    text = canonical(document)
     path.write_bytes(safetensors.torch.save(tensors, {KEY: text}))
 
 
@@ -544,15 +547,20 @@ def test_forge_is_faithful(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d, t: d.update(format_version=2), "newer gym-taskdistill .* upgrade"),
+        (lambda d, t: d.update(format_version=3), "newer gym-taskdistill .* upgrade"),
         (lambda d, t: d.update(format_version=0), "damaged"),
         (lambda d, t: d.update(format_version="1"), "damaged"),
         (lambda d, t: d.update(surprise=1), "damaged"),
-        (lambda d, t: d.pop("inner_lr"), "damaged"),
-        (lambda d, t: d.update(inner_lr=-1.0), "inner_lr"),
-        (lambda d, t: d.update(inner_lr="0"), "inner_lr"),
-        (lambda d, t: d.update(inner_steps=None), "inner_steps"),
-        (lambda d, t: d.update(card=[]), "card must be a dictionary"),
+        (lambda d, t: d.update(format_version=True), "damaged"),
+        (lambda d, t: d.update(format_version=1), "damaged"),
+        (lambda d, t: d.pop("rule"), "damaged"),
+        (lambda d, t: d.update(rule=3), "rule must be a mapping"),
+        (lambda d, t: d["rule"].update(lr=-1.0), "lr must be"),
+        (lambda d, t: d["rule"].update(lr=10**400), "lr must be"),
+        (lambda d, t: d["rule"].update(lr="0"), "lr must be"),
+        (lambda d, t: d["rule"].update(steps=None), "steps must be"),
+        (lambda d, t: d["rule"].update(steps=10**9), "steps must be"),
+        (lambda d, t: d.update(card=[]), "card is a list, but must be a dictionary"),
         (lambda d, t: d["card"].update(env_id=3), "card.env_id"),
         (lambda d, t: d["card"].pop("learners"), "learners"),
         (lambda d, t: d["card"].update(scores=[3]), "score"),
@@ -573,6 +581,28 @@ def test_load_refuses_forged_content(
     path = tmp_path / "f.safetensors"
     forge(path, edit)
     refused(path, message)
+
+
+def first_version(data: DistilledDataset, path: Path, **scalars: Any) -> None:
+    """Write a dataset as version 1 did, with the inner rule in scalars of its own."""
+    document, tensors = data._content(), data._tensors()
+    del document["rule"]
+    document |= {"format_version": 1, **scalars}
+    document["sha256"] = dataset_file.checksum(tensors, document)
+    path.write_bytes(safetensors.torch.save(tensors, {KEY: canonical(document)}))
+
+
+def test_files_of_version_1_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    first_version(discrete(), path, inner_lr=0.1 + 0.2, inner_steps=1)
+    assert DistilledDataset.load(path) == discrete() and read_card(path) == discrete().card
+    optional = {"inner_momentum": 0.5, "inner_lr_decay": 0.9, "inner_step_size": "polyak"}
+    first_version(continuous(), path, inner_lr=5.31, inner_steps=2, inner_lr_hidden=0.25, **optional)
+    assert DistilledDataset.load(path) == continuous()
+    first_version(discrete(), path, inner_lr=0.3)
+    refused(path, "damaged")
+    first_version(discrete(), path, inner_lr=-0.3, inner_steps=1)
+    refused(path, "lr must be")
 
 
 def test_load_names_added_and_lost_tensors(tmp_path: Path) -> None:

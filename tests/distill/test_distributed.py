@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
@@ -36,10 +37,10 @@ np.testing.assert_allclose(moments.var, together.var(0))
 
 env = VecNormalize(Task("Pendulum-v1").make_vec_env(4))
 model = PPMO("alpha_c", env, k=4, n_learners=2, n_steps=32, batch_size=64, seed=0, device="cpu")
-start = model.policy.x.clone()
+start = model.loop.x.clone()
 model.learn(512)
 assert model.num_timesteps == 512  # of both together
-assert not torch.equal(start, model.policy.x)
+assert not torch.equal(start, model.loop.x)
 torch.save(
     {
         "params": [p.detach() for p in model.policy.parameters()],
@@ -63,6 +64,7 @@ def torchrun(*arguments: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_one_dataset_from_rollouts_of_their_own(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
@@ -73,18 +75,20 @@ def test_two_ranks_learn_one_dataset_from_rollouts_of_their_own(tmp_path: Path) 
     assert not torch.equal(first["obs"], second["obs"])
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_under_torchrun(tmp_path: Path) -> None:
     settings = ["n_envs=8", "n_steps=32", "batch_size=64", "n_agents=2", "n_episodes=1"]
     final = ["final_agents=2", "final_episodes=1"]
     torchrun(
-        *("-m", "gym_taskdistill.cli.train", "cartpole", "--total-timesteps", "2048", "--no-progress-bar"),
+        *("-m", "gym_taskdistill.train", "cartpole", "--total-timesteps", "2048", "--no-progress-bar"),
         *("--seed", "3", "--out", str(tmp_path), "--set", *settings, *final),
     )
     (folder,) = tmp_path.iterdir()  # only the first rank writes
-    dataset = DistilledDataset.load(folder / "best.safetensors")
+    dataset = DistilledDataset.load(folder)
     assert dataset.card.num_timesteps == 2048
+    assert [record.env_steps for record in dataset.card.lineage] == [2048]
     assert len(dataset.card.scores) == 1
-    assert len(list(folder.glob("events.out.tfevents*"))) == 1
+    assert len(list(folder.glob("1-ppmo/events.out.tfevents*"))) == 1
 
 
 def test_a_single_process_needs_none_of_it() -> None:

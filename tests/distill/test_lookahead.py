@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecEnv
 
-from gym_taskdistill.distill.imitation import Expert, act, one_action, record, recording_env
+from gym_taskdistill.distill.experts import Expert, act, one_action, record, recording_env
 from gym_taskdistill.distill.lookahead import Lookahead, Snapshot, _Problem, snapshots
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.tasks.task import Task
@@ -43,6 +43,7 @@ def play(env: VecEnv, expert: Expert, n: int) -> tuple[float, int]:
     return points, infos[0]["lives"]
 
 
+@pytest.mark.slow
 def test_it_gains_more_than_its_policy_and_lives(env: VecEnv) -> None:
     RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
     points, lives = play(env, lambda here: anything(np.empty(len(here))), 300)
@@ -53,6 +54,7 @@ def test_it_gains_more_than_its_policy_and_lives(env: VecEnv) -> None:
     assert planned_points > points + 50
 
 
+@pytest.mark.slow
 def test_futures_are_selected_among_and_count_rewards_or_points(env: VecEnv) -> None:
     env.seed(0)
     env.reset()
@@ -71,6 +73,7 @@ def test_futures_are_selected_among_and_count_rewards_or_points(env: VecEnv) -> 
     assert points[1] >= 5 * selected[1]  # 5 to 30 for an invader
 
 
+@pytest.mark.slow
 def test_lost_points_count_as_lives_do() -> None:
     ram = Task("PongNoFrameskip-v4", {"obs_type": "ram"})
     env, _ = recording_env(Task("PongNoFrameskip-v4"), 1, ram, looks_ahead=True)
@@ -79,6 +82,7 @@ def test_lost_points_count_as_lives_do() -> None:
     assert play(env, look, 150)[0] >= 0
 
 
+@pytest.mark.slow
 def test_a_planned_action_leads_the_policys_own(env: VecEnv) -> None:
     own = np.arange(N_ACTIONS, dtype=np.float32)
     look = Lookahead(
@@ -100,6 +104,7 @@ def test_a_planned_action_leads_the_policys_own(env: VecEnv) -> None:
     assert len(leads) > 1
 
 
+@pytest.mark.slow
 def test_it_remembers_what_it_planned(env: VecEnv) -> None:
     asked: list[int] = []
 
@@ -131,6 +136,7 @@ def test_it_remembers_what_it_planned(env: VecEnv) -> None:
     assert first_plans(11) == [0] * 11
 
 
+@pytest.mark.slow
 def test_processes_share_the_plans(env: VecEnv) -> None:
     env.seed(0)
     env.reset()
@@ -144,6 +150,7 @@ def test_processes_share_the_plans(env: VecEnv) -> None:
         together.close()
 
 
+@pytest.mark.slow
 def test_it_teaches_pixels(env: VecEnv) -> None:
     recording = record(Lookahead(IDLE, BITS, n_futures=2, steps=3, replan_every=3), env, 8, view=snapshots)
     assert recording.observations.shape == (8, 4, 84, 84)
@@ -169,6 +176,7 @@ def test_what_cannot_look_ahead_is_refused(task: Task | None, settings: dict, me
         Lookahead(IDLE, task, **settings)
 
 
+@pytest.mark.slow
 def test_a_policy_of_another_shape_is_refused(env: VecEnv) -> None:
     look = Lookahead(lambda obs: np.zeros((len(obs), 4)), BITS)
     with pytest.raises(TaskDistillError, match="outputs of shape"):

@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
@@ -35,7 +35,6 @@ SMALL: dict[str, Any] = {
     "n_steps": N_STEPS,
     "batch_size": 32,
     "n_epochs": 2,
-    "inner_lr_init": 0.5,
     "device": "cpu",
     "seed": 0,
 }
@@ -49,6 +48,7 @@ def small(env: VecEnv | None = None, learners: Any = "alpha_c", **settings: Any)
     env = vec_env() if env is None else env
     if isinstance(env.action_space, spaces.Box):
         settings.setdefault("k", 4)
+    settings["inner"] = {"lr": 0.5, **settings.get("inner", {})}
     return PPMO(learners, env, **{**SMALL, **settings})
 
 
@@ -77,7 +77,7 @@ def weighted(module: nn.Module) -> list[nn.Linear | nn.Conv2d]:
 def same_ppo(model: PPMO) -> tuple[PPO, dict[str, tuple[list[Tensor], list[Tensor]]]]:
     """Make SB3's PPO with PPMO's weights, and pair their parameters."""
     assert model.env is not None
-    if model.policy.is_image:
+    if model.loop.is_image:
         shared = model.policy.share_features_extractor
         kwargs = {"share_features_extractor": shared, "net_arch": []}
         ppo = PPO("CnnPolicy", model.env, policy_kwargs=kwargs, device="cpu", seed=1)
@@ -91,7 +91,7 @@ def same_ppo(model: PPMO) -> tuple[PPO, dict[str, tuple[list[Tensor], list[Tenso
         critic = [*weighted(policy.mlp_extractor.value_net), policy.value_net]
     pairs = {
         "actor": (
-            list(model.policy.encoder_network.parameters()),
+            list(model.loop.encoder_network.parameters()),
             [p for layer in actor for p in (layer.weight, layer.bias)],
         ),
         "critic": (
@@ -99,8 +99,8 @@ def same_ppo(model: PPMO) -> tuple[PPO, dict[str, tuple[list[Tensor], list[Tenso
             [p for layer in critic for p in (layer.weight, layer.bias)],
         ),
     }
-    if model.policy.log_std is not None:
-        pairs["log_std"] = ([model.policy.log_std], [policy.log_std])
+    if model.loop.log_std is not None:
+        pairs["log_std"] = ([model.loop.log_std], [policy.log_std])
     with torch.no_grad():
         for ours, theirs in pairs.values():
             for p, q in zip(ours, theirs, strict=True):
@@ -126,10 +126,10 @@ def sb3_loss(ppo: PPO, data: RolloutBufferSamples, clip_range: float) -> Tensor:
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_with_all_layers_in_the_encoder_it_is_ppo(env_id: str) -> None:
-    model = small(vec_env(env_id), encoder_layers=3, ent_coef=0.03, vf_coef=0.7, log_std_init=-0.3)
+    model = small(vec_env(env_id), encoder_layers=3, ent_coef=0.03, vf_coef=0.7, start={"log_std": -0.3})
     model.learn(ROLLOUT)
     with torch.no_grad():  # so that some ratios are clipped
-        for p in model.policy.encoder_network.params:
+        for p in model.loop.encoder_network.params:
             p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
     ppo, pairs = same_ppo(model)
     ppo.ent_coef, ppo.vf_coef = model.ent_coef, model.vf_coef
@@ -183,12 +183,13 @@ def image_model(n_envs: int = 4, **settings: Any) -> PPMO:
     return small(stripes(n_envs), "alpha_a", **{"n_steps": 8, "batch_size": 16, "k": 3, **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_with_the_whole_nature_cnn_in_the_encoder_it_is_sb3s_cnn_policy(shared: bool) -> None:
     model = image_model(encoder_layers=5, share_features_extractor=shared)
     model.learn(32)
     with torch.no_grad():
-        for p in model.policy.encoder_network.params:
+        for p in model.loop.encoder_network.params:
             p += 0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
     ppo, pairs = same_ppo(model)
     ppo.ent_coef, ppo.vf_coef = model.ent_coef, model.vf_coef
@@ -206,6 +207,7 @@ def test_with_the_whole_nature_cnn_in_the_encoder_it_is_sb3s_cnn_policy(shared: 
             torch.testing.assert_close(g.view_as(r), r, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "shared"), [(0, False), (3, True), (4, True), (4, False), (5, True)])
 def test_a_rollout_of_images_holds_what_the_policy_says_of_them(layers: int, shared: bool) -> None:
     def look(model: PPMO) -> None:
@@ -217,14 +219,13 @@ def test_a_rollout_of_images_holds_what_the_policy_says_of_them(layers: int, sha
 
     model = image_model(encoder_layers=layers, share_features_extractor=shared)
     model.learn(32, callback=AtRolloutEnd(look))
-    before = [p.clone() for p in model.policy.encoder_network.params]
+    before = [p.clone() for p in model.loop.encoder_network.params]
     model.learn(32)
-    changed = [
-        not torch.equal(p, q) for p, q in zip(before, model.policy.encoder_network.params, strict=True)
-    ]
+    changed = [not torch.equal(p, q) for p, q in zip(before, model.loop.encoder_network.params, strict=True)]
     assert changed == [True] * 2 * layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed_precision", [False, True])
 def test_a_linear_probe_learns_images(mixed_precision: bool) -> None:
     family = {"family": "cnn", "channels": [8, 8], "kernel_sizes": [8, 4], "strides": [4, 4], "hidden": 32}
@@ -236,7 +237,7 @@ def test_a_linear_probe_learns_images(mixed_precision: bool) -> None:
         share_features_extractor=True,
         mixed_precision=mixed_precision,
         learning_rate=1e-2,
-        encoder_learning_rate=1e-3,
+        learning_rates={"encoder": 1e-3},
         gamma=0.5,
         n_steps=16,
         batch_size=32,
@@ -264,22 +265,24 @@ def test_a_dataset_of_images_scales_them_itself() -> None:
     assert (policy.predict(images.numpy(), deterministic=True)[0] == exported.argmax(1).numpy()).all()
 
 
+@pytest.mark.slow
 def test_pixel_statistics_are_measured_once_and_belong_to_the_dataset(tmp_path: Path) -> None:
     model = image_model(encoder_layers=4, share_features_extractor=True, pixel_statistics=40)
     model.learn(32)
     dataset = model.dataset()
     images = torch.as_tensor(model.rollout_buffer.observations[:, 0])
-    expected = model.policy.preprocess(images)
-    torch.testing.assert_close(dataset.normalize(images), expected, atol=1e-4, rtol=1e-4)
+    expected = model.loop.see(images)
+    assert torch.equal(dataset.normalize(images), expected)
     assert expected.mean().abs() < 0.5 and 0.5 < expected.std() < 1.5 and expected.abs().max() <= 5
     model.save_checkpoint(tmp_path / "checkpoint.pt")
     settings = {"encoder_layers": 4, "share_features_extractor": True, "pixel_statistics": 40}
     resumed = image_model(**settings, seed=9)
     resumed.load_checkpoint(tmp_path / "checkpoint.pt")
-    torch.testing.assert_close(resumed.policy.preprocess(images), expected)
+    assert torch.equal(resumed.loop.see(images), expected)
     other = image_model(**settings, seed=9)
     other.load_dataset(dataset)
-    torch.testing.assert_close(other.policy.preprocess(images), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(other.loop.see(images), expected)
+    assert other.dataset().obs_var is not None and torch.equal(other.dataset().obs_var, dataset.obs_var)
 
 
 def test_a_critic_cannot_read_features_that_nobody_computes() -> None:
@@ -291,16 +294,17 @@ def test_a_critic_cannot_read_features_that_nobody_computes() -> None:
 
 def test_with_all_layers_in_the_encoder_the_rows_are_left_alone() -> None:
     model = small(encoder_layers=3)
-    before = model.policy.x.clone()
-    weights = model.policy.encoder_network.params[0].clone()
+    before = model.loop.x.clone()
+    weights = model.loop.encoder_network.params[0].clone()
     model.learn(2 * ROLLOUT)
-    assert torch.equal(model.policy.x, before)
-    assert not torch.equal(model.policy.encoder_network.params[0], weights)
+    assert torch.equal(model.loop.x, before)
+    assert not torch.equal(model.loop.encoder_network.params[0], weights)
 
 
 # -- (b) Algorithm 1 -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 @pytest.mark.parametrize("learners", ["alpha_c", "universal"])
 def test_initialisations_stay_fixed_within_a_meta_epoch(env_id: str, learners: str) -> None:
@@ -308,17 +312,17 @@ def test_initialisations_stay_fixed_within_a_meta_epoch(env_id: str, learners: s
 
     def look(model: PPMO) -> None:
         """Check the trust region's centre: right after the rollout, π^0 is the acting policy."""
-        fresh = model.policy.fresh
+        fresh = model.loop.fresh
         drawn.append((fresh, [p.clone() for p in fresh.params]))
         data = next(iter(model.rollout_buffer.get(model.batch_size)))
         _, log_prob, _ = model.policy.evaluate_actions(data.observations, data.actions)
         torch.testing.assert_close(log_prob, data.old_log_prob, atol=1e-5, rtol=1e-5)
 
-    model = small(vec_env(env_id), learners, n_learners=4, inner_steps=2)
+    model = small(vec_env(env_id), learners, n_learners=4, inner={"steps": 2})
     for i in range(3):
         model.learn(ROLLOUT, callback=AtRolloutEnd(look), reset_num_timesteps=False)
         fresh, params = drawn[i]
-        assert model.policy.fresh is fresh
+        assert model.loop.fresh is fresh
         assert all(torch.equal(p, q) for p, q in zip(fresh.params, params, strict=True))
     first, second, _ = (params for _, params in drawn)
     shapes = [[p.shape for p in params] for params in (first, second)]
@@ -337,7 +341,7 @@ def test_env_columns_belong_to_learners_in_blocks() -> None:
     """Column i is played by learner i // E: only then do the stored log-probabilities fit."""
 
     def look(model: PPMO) -> None:
-        buffer, trained = model.rollout_buffer, model.policy.train_learners(create_graph=False)
+        buffer, trained = model.rollout_buffer, model.loop.trained(create_graph=False)
         for column in range(N_ENVS):
             module = trained.learners.module(column // (N_ENVS // M))
             logits = module(torch.as_tensor(buffer.observations[:, column]))
@@ -350,21 +354,25 @@ def test_env_columns_belong_to_learners_in_blocks() -> None:
 
 
 def test_the_rate_of_the_hidden_layers_learns_where_it_is_asked_for() -> None:
-    model = small(inner_lr_hidden=0.5)
+    model = small(inner={"lr_hidden": 0.5}, learn_lr_hidden=True)
     model.learn(ROLLOUT)
-    learned = model.dataset().inner_lr_hidden
+    learned = model.dataset().rule.lr_hidden
     assert learned != 0.5
-    other = small(inner_lr_hidden=1.0)
+    other = small(learn_lr_hidden=True)
     other.load_dataset(model.dataset())
-    assert other.dataset().inner_lr_hidden == pytest.approx(learned)
-    with pytest.raises(TaskDistillError, match="set inner_lr_hidden="):
+    assert other.dataset().rule.lr_hidden == pytest.approx(learned)
+    with pytest.raises(TaskDistillError, match="give the inner rule its lr_hidden=.*learn_lr_hidden=True"):
         small().load_dataset(model.dataset())
-    assert small().dataset().inner_lr_hidden == 1
+    fixed = small(inner={"lr_hidden": 0.5})
+    fixed.learn(ROLLOUT)
+    assert fixed.dataset().rule.lr_hidden == 0.5
+    with pytest.raises(TaskDistillError, match="learn_lr_hidden=False"):
+        other.load_dataset(small(inner={"lr_hidden": 0}).dataset())
 
 
 def test_rows_labels_and_learning_rate_all_learn() -> None:
-    model = small(vec_env("Pendulum-v1"), encoder_layers=1, obs_scale_init=1.0)
-    groups = model.policy.parameter_groups()
+    model = small(vec_env("Pendulum-v1"), encoder_layers=1, start={"obs_scale": 1.0})
+    groups = model.loop.groups
     before = {name: [p.clone() for p in params] for name, params in groups.items()}
     critic = [p.clone() for p in model.policy.critic.parameters()]
     model.learn(2 * ROLLOUT)
@@ -429,6 +437,7 @@ def test_truncated_episodes_are_bootstrapped(env_id: str, limit: int, kinds: set
 # -- (d) reproducibility ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_run() -> None:
     """Runs that take turns in one process do not disturb each other: no global random numbers."""
     runs = [small(seed=1), small(seed=1), small(seed=2)]
@@ -456,6 +465,7 @@ def test_without_a_seed_runs_differ_and_say_their_seed() -> None:
 # -- (e) learning ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_distils_cart_pole() -> None:
     """Fresh learners, one step on 8 rows, go from about 25 to several hundred steps of balance."""
     task = Task("CartPoleND-v0", {"n": 1})
@@ -471,7 +481,7 @@ def test_it_distils_cart_pole() -> None:
         n_epochs=8,
         gamma=0.98,
         gae_lambda=0.9,
-        inner_lr_init=0.5,
+        inner={"lr": 0.5},
         seed=0,
         device="cpu",
     )
@@ -496,15 +506,19 @@ def test_it_distils_cart_pole() -> None:
         ({"batch_size": 0}, "batch_size must be an integer >= 1"),
         ({"n_epochs": 0}, "n_epochs must be an integer >= 1"),
         ({"n_steps": 1.5}, "n_steps must be an integer >= 1, but is 1.5"),
-        ({"inner_steps": 0}, "inner_steps must be an integer >= 1"),
-        ({"inner_momentum": 1.0}, "inner_momentum must lie in"),
-        ({"inner_lr_decay": 0.0}, "inner_lr_decay must lie in"),
-        ({"inner_step_size": "newton"}, "inner_step_size must be one of"),
-        ({"inner_lr_hidden": -1.0}, "inner_lr_hidden must be >= 0"),
+        ({"inner": {"steps": 0}}, "inner rule's steps must be an integer"),
+        ({"inner": {"momentum": 1.0}}, "inner rule's momentum must be a number in"),
+        ({"inner": {"decay": 0.5}}, 'inner rule "sgd" has no setting "decay".*Did you mean "lr_decay"'),
+        ({"start": {"x_std": -1}}, "start.x_std must be >= 0, but is -1"),
+        ({"start": {"obs_scale": 0}}, "start.obs_scale must be > 0 or None, but is 0"),
+        ({"start": {"log_std": "low"}}, "start.log_std must be a number, but is 'low'"),
+        ({"start": {"std": 1}}, 'start has no "std"; it has x_std'),
+        ({"learning_rates": {"x": 1}}, 'learning_rates has no "x"; it has inner_lr'),
+        ({"learning_rates": 0.1}, "learning_rates must be a mapping, but is 0.1"),
+        ({"inner": {"lr_hidden": 0}, "learn_lr_hidden": True}, "learn_lr_hidden needs .* above 0"),
         ({"k": 0}, 'k must be an integer >= 1 or "k_min", but is 0'),
         ({"k": "k_max"}, "k must be an integer >= 1 or \"k_min\", but is 'k_max'"),
-        ({"inner_lr_init": 0.0}, "inner_lr_init must be > 0"),
-        ({"inner_lr_init": -1.0}, "inner_lr_init must be > 0"),
+        ({"inner": {"lr": 0.0}}, "inner rule's lr must be a number above 0"),
         ({"encoder_layers": 4}, "encoder_layers=4, but the architecture has only 3 layers"),
         ({"encoder_layers": -1}, "encoder_layers=-1"),
         ({"learners": "random_h", "encoder_layers": 1}, "has no single architecture"),
@@ -536,8 +550,8 @@ def test_k_min_follows_equation_3(n: int, rows: int) -> None:
 
 
 def test_it_runs_on_continuous_actions() -> None:
-    model = small(vec_env("Pendulum-v1"), log_std_init=-0.5)
-    initial = model.policy.train_learners(create_graph=False).log_std
+    model = small(vec_env("Pendulum-v1"), start={"log_std": -0.5})
+    initial = model.loop.trained(create_graph=False).log_std
     assert initial is not None
     torch.testing.assert_close(initial, torch.full((M, 1), -0.5))
     model.learn(3 * ROLLOUT)
@@ -545,38 +559,31 @@ def test_it_runs_on_continuous_actions() -> None:
     dataset = model.dataset()
     assert dataset.k == 4
     assert dataset.log_std is not None
-    assert model.policy.log_std is not None
+    assert model.loop.log_std is not None
     # One step from 0 on the label: 2 · lr · label / A.
-    reached = 2 * dataset.inner_lr * dataset.log_std / 1
-    torch.testing.assert_close(reached, model.policy.log_std.detach())
+    reached = 2 * dataset.rule.lr * dataset.log_std / 1
+    torch.testing.assert_close(reached, model.loop.log_std.detach())
     logged = model.logger.name_to_value
     std = torch.exp(reached).item()
     assert logged["train/std"] == pytest.approx(std, rel=1e-5)
     assert logged["train/std"] != pytest.approx(np.exp(-0.5), rel=1e-4)
-    assert logged["train/inner_lr"] == pytest.approx(dataset.inner_lr)
+    assert logged["train/inner_lr"] == pytest.approx(dataset.rule.lr)
 
 
-@pytest.mark.parametrize("inner_steps", [1, 2, 5])
-@pytest.mark.parametrize("inner_lr_init", [0.02, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("lr", [0.02, 0.5, 1.0])
 @pytest.mark.parametrize("momentum", [0.0, 0.4])
-def test_trained_learners_start_from_log_std_init(
-    inner_steps: int, inner_lr_init: float, momentum: float
-) -> None:
+def test_trained_learners_start_from_the_log_std_of_the_start(steps: int, lr: float, momentum: float) -> None:
     """Also at a learning rate of one, where two steps lead a log-std of one dimension back to 0."""
     env = vec_env("Pendulum-v1")
     try:
-        model = small(
-            env,
-            inner_steps=inner_steps,
-            inner_lr_init=inner_lr_init,
-            inner_momentum=momentum,
-            log_std_init=-0.7,
-        )
+        inner = {"steps": steps, "lr": lr, "momentum": momentum}
+        model = small(env, inner=inner, start={"log_std": -0.7})
     except TaskDistillError as error:
-        assert inner_lr_init == 1.0 and inner_steps == 2 and not momentum
-        assert "inner_lr_init" in str(error)
+        assert lr == 1.0 and steps == 2 and not momentum
+        assert "use a smaller lr" in str(error)
         return
-    log_std = model.policy.train_learners(create_graph=False).log_std
+    log_std = model.loop.trained(create_graph=False).log_std
     torch.testing.assert_close(log_std, torch.full((M, 1), -0.7), atol=1e-5, rtol=0)
 
 
@@ -588,7 +595,7 @@ def test_actions_sent_to_the_env_are_clipped_and_stored_unclipped() -> None:
             seen.append(self.locals["env_actions"].copy())
             return True
 
-    model = small(vec_env("Pendulum-v1"), log_std_init=1.5)
+    model = small(vec_env("Pendulum-v1"), start={"log_std": 1.5})
     model.learn(ROLLOUT, callback=Watch())
     stored = model.rollout_buffer.actions
     assert stored.shape == (N_STEPS, N_ENVS, 1)
@@ -601,9 +608,8 @@ def test_learning_rates_follow_their_schedules() -> None:
 
     class Watch(BaseCallback):
         def _on_rollout_start(self) -> None:
-            groups = self.model.optimizer.param_groups  # type: ignore[attr-defined]
-            critic = self.model.critic_optimizer.param_groups[0]["lr"]  # type: ignore[attr-defined]
-            rates.append({**{g["name"]: g["lr"] for g in groups}, "critic": critic})
+            groups = self.model.loop.optimizer.param_groups  # type: ignore[attr-defined]
+            rates.append({g["name"]: g["lr"] for g in groups})
 
         def _on_step(self) -> bool:
             return True
@@ -612,10 +618,8 @@ def test_learning_rates_follow_their_schedules() -> None:
         vec_env("Pendulum-v1"),
         encoder_layers=1,
         learning_rate=lambda progress: 0.01 * progress,
-        inner_lr_learning_rate=0.5,
-        log_std_learning_rate=lambda progress: 0.2 * progress,
+        learning_rates={"inner_lr": 0.5, "log_std": lambda progress: 0.2 * progress, "encoder": None},
         critic_learning_rate=lambda progress: 0.1 * progress**2,
-        encoder_learning_rate=None,
     )
     model.learn(5 * ROLLOUT, callback=Watch())
     for i, rate in enumerate(rates[1:], start=1):  # seen after the i-th training
@@ -630,7 +634,7 @@ def test_learning_rates_follow_their_schedules() -> None:
             }
         )
     assert len(rates) == 5
-    assert model.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+    assert model.loop.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_clip_range_follows_its_schedule() -> None:
@@ -639,19 +643,19 @@ def test_clip_range_follows_its_schedule() -> None:
     assert model.logger.name_to_value["train/clip_range"] == pytest.approx(0.1)
 
 
-def test_each_optimiser_has_its_own_gradient_clip() -> None:
+def test_dataset_and_critic_have_their_own_gradient_clips() -> None:
     """A huge value loss must not shrink the dataset's step."""
     norms: list[tuple[float, float]] = []
     model = small(vf_coef=1e6, max_grad_norm=1e-3)
 
-    def norm(optimizer: torch.optim.Optimizer) -> float:
-        grads = [p.grad for g in optimizer.param_groups for p in g["params"]]
-        return torch.cat([g.flatten() for g in grads]).norm().item()
+    def norm(is_critic: bool) -> float:
+        groups = [g for g in model.loop.optimizer.param_groups if (g["name"] == "critic") == is_critic]
+        return torch.cat([p.grad.flatten() for g in groups for p in g["params"]]).norm().item()
 
     def hook(*_: Any) -> None:
-        norms.append((norm(model.optimizer), norm(model.critic_optimizer)))
+        norms.append((norm(False), norm(True)))
 
-    model.optimizer.register_step_pre_hook(hook)
+    model.loop.optimizer.register_step_pre_hook(hook)
     model.learn(ROLLOUT)
     assert len(norms) == 8
     for dataset_norm, critic_norm in norms:
@@ -664,7 +668,7 @@ def test_each_optimiser_has_its_own_gradient_clip() -> None:
 
 def count_steps(model: PPMO) -> list[int]:
     steps: list[int] = []
-    model.optimizer.register_step_post_hook(lambda *_: steps.append(model.num_timesteps))
+    model.loop.optimizer.register_step_post_hook(lambda *_: steps.append(model.num_timesteps))
     return steps
 
 
@@ -713,7 +717,7 @@ def test_the_snapshot_holds_the_normalisers_statistics() -> None:
 
 
 def test_the_scale_of_observations_is_learned_and_frozen() -> None:
-    model = small(VecNormalize(vec_env("Pendulum-v1")), gamma=0.99, obs_scale_init=0.5)
+    model = small(VecNormalize(vec_env("Pendulum-v1")), gamma=0.99, start={"obs_scale": 0.5})
     start = model.dataset().obs_scale
     assert start is not None and torch.allclose(start, torch.full((3,), 0.5))
     model.learn(3 * ROLLOUT)
@@ -722,18 +726,18 @@ def test_the_scale_of_observations_is_learned_and_frozen() -> None:
     assert not torch.allclose(dataset.obs_scale, start, rtol=1e-3)
     # Learners that the dataset trains see in its own env what the current ones see in training.
     raw = torch.randn(model.n_learners, 5, 3, generator=torch.Generator().manual_seed(0))
-    policy, env = model.policy, model.get_vec_normalize_env()
+    loop, env = model.loop, model.get_vec_normalize_env()
     assert env is not None
-    trained = policy.train_learners(create_graph=False)
-    seen = policy.features(torch.as_tensor(env.normalize_obs(raw.numpy())))
+    trained = loop.trained(create_graph=False)
+    seen = loop.features(torch.as_tensor(env.normalize_obs(raw.numpy())))
     own = trained.action_distribution(dataset.normalize(raw))
-    torch.testing.assert_close(own.mode(), trained.act(seen, policy.trunk).mode(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(own.mode(), trained.act(seen, loop.trunk).mode(), atol=1e-5, rtol=1e-5)
 
 
 def test_a_warm_start_takes_over_the_scale_of_observations() -> None:
     env = VecNormalize(vec_env("Pendulum-v1"))
-    scaled = small(env, gamma=0.99, obs_scale_init=0.5).dataset()
-    other = small(env, gamma=0.99, obs_scale_init=0.1)
+    scaled = small(env, gamma=0.99, start={"obs_scale": 0.5}).dataset()
+    other = small(env, gamma=0.99, start={"obs_scale": 0.1})
     other.load_dataset(scaled)
     assert scaled.obs_scale is not None and other.dataset().obs_scale is not None
     torch.testing.assert_close(other.dataset().obs_scale, scaled.obs_scale)
@@ -742,6 +746,18 @@ def test_a_warm_start_takes_over_the_scale_of_observations() -> None:
     torch.testing.assert_close(other.dataset().obs_scale, torch.ones(3))
     with pytest.raises(TaskDistillError, match="obs_scale"):
         small(env, gamma=0.99).load_dataset(scaled)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda env: VecFrameStack(VecNormalize(env), 2), "make VecNormalize the outermost wrapper"),
+        (lambda env: VecNormalize(env, epsilon=0.1), "epsilon=0.1, but datasets normalise with 1e-08"),
+    ],
+)
+def test_statistics_that_no_dataset_can_freeze_are_refused_at_once(wrap: Any, message: str) -> None:
+    with pytest.raises(TaskDistillError, match=message):
+        small(wrap(vec_env("Pendulum-v1")))
 
 
 @pytest.mark.parametrize("wrap", [False, True])
@@ -754,19 +770,18 @@ def test_without_observation_normalisation_there_are_no_statistics(wrap: bool) -
 
 
 def test_the_snapshot_is_what_was_learned_and_does_not_change() -> None:
-    model = small(learners=MLP(width=16), inner_steps=2, encoder_layers=1)
+    model = small(learners=MLP(width=16), inner={"steps": 2}, encoder_layers=1)
     model.learn(ROLLOUT)
-    policy, dataset = model.policy, model.dataset()
-    assert torch.equal(dataset.x, policy.x.detach())
-    assert torch.equal(dataset.y, policy.y.detach())
-    assert dataset.inner_lr == pytest.approx(policy.inner_lr.item())
-    assert dataset.inner_steps == 2
+    loop, dataset = model.loop, model.dataset()
+    assert torch.equal(dataset.x, loop.x.detach())
+    assert torch.equal(dataset.y, loop.y.detach())
+    assert dataset.rule == loop.rule.detached() and dataset.rule.steps == 2
     assert dataset.log_std is None
     assert {name: tuple(t.shape) for name, t in dataset.encoder.items()} == {
         "0.weight": (16, 4),
         "0.bias": (16,),
     }
-    assert torch.equal(dataset.encoder["0.weight"], policy.encoder_network.params[0][0].detach())
+    assert torch.equal(dataset.encoder["0.weight"], loop.encoder_network.params[0][0].detach())
     card = dataset.card
     assert (card.env_id, card.seed, card.num_timesteps) == ("CartPole-v1", 0, ROLLOUT)
     assert card.learners == MLP(width=16).spec()
@@ -808,7 +823,7 @@ def test_predict_acts_like_the_learners_of_the_meta_epoch() -> None:
     model.learn(ROLLOUT)
     obs = np.random.default_rng(0).normal(size=(N_ENVS, 4)).astype(np.float32)
     actions, _ = model.predict(obs, deterministic=True)
-    trained = model.policy.train_learners(create_graph=False)
+    trained = model.loop.trained(create_graph=False)
     expected = trained.learners(torch.as_tensor(obs).unflatten(0, (M, -1))).argmax(-1).flatten()
     np.testing.assert_array_equal(actions, expected)
     single, _ = model.predict(obs[0], deterministic=True)
@@ -836,7 +851,7 @@ def test_the_critic_may_warm_up_first() -> None:
     start, critic = model.dataset(), [p.detach().clone() for p in model.policy.critic.parameters()]
     model.learn(2 * ROLLOUT)
     warm = model.dataset()
-    assert torch.equal(warm.x, start.x) and torch.equal(warm.y, start.y) and warm.inner_lr == start.inner_lr
+    assert torch.equal(warm.x, start.x) and torch.equal(warm.y, start.y) and warm.rule == start.rule
     assert not any(torch.equal(p, q) for p, q in zip(model.policy.critic.parameters(), critic, strict=True))
     model.learn(ROLLOUT, reset_num_timesteps=False)
     assert not torch.equal(model.dataset().x, start.x)
@@ -846,16 +861,17 @@ def test_the_critic_may_warm_up_first() -> None:
 def test_a_growing_inner_learning_rate_leaves_exploration_alone(inner_steps: int) -> None:
     """The log standard deviation that acts is learned, not the label it comes from."""
     env = vec_env("Pendulum-v1")
-    model = small(env, inner_steps=inner_steps, inner_momentum=0.5, inner_lr_init=0.02, log_std_init=-0.7)
+    inner = {"steps": inner_steps, "momentum": 0.5}
+    model = small(env, inner={**inner, "lr": 0.02}, start={"log_std": -0.7})
     with torch.no_grad():
-        model.policy.log_inner_lr += 1.0
-    trained = model.policy.train_learners(create_graph=True).log_std
+        model.loop.log_inner_lr += 1.0
+    trained = model.loop.trained(create_graph=True).log_std
     assert trained is not None
     torch.testing.assert_close(trained.detach(), torch.full((M, 1), -0.7))
-    (slope,) = torch.autograd.grad(trained.sum(), model.policy.log_inner_lr)
+    (slope,) = torch.autograd.grad(trained.sum(), model.loop.log_inner_lr)
     assert abs(slope.item()) < 1e-5
     # A run that starts from the dataset has the same exploration.
-    other = small(env, inner_steps=inner_steps, inner_momentum=0.5, log_std_init=-0.1)
+    other = small(env, inner=inner, start={"log_std": -0.1})
     other.load_dataset(model.dataset())
-    assert other.policy.log_std is not None
-    torch.testing.assert_close(other.policy.log_std.detach(), torch.tensor([-0.7]))
+    assert other.loop.log_std is not None
+    torch.testing.assert_close(other.loop.log_std.detach(), torch.tensor([-0.7]))

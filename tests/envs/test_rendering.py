@@ -87,6 +87,7 @@ def test_the_cart_is_drawn_where_it_is() -> None:
     assert right - centre == pytest.approx(centre - left, abs=2)
 
 
+@pytest.mark.slow
 def test_rgb_array_opens_no_display() -> None:
     script = (
         "import pygame\n"
@@ -99,6 +100,7 @@ def test_rgb_array_opens_no_display() -> None:
     run_in_a_new_process(script)
 
 
+@pytest.mark.slow
 def test_importing_the_environments_leaves_pygame_alone() -> None:
     script = "import sys, gym_taskdistill.envs; assert 'pygame' not in sys.modules"
     run_in_a_new_process(script)

@@ -140,6 +140,7 @@ def test_at_the_labels_a_polyak_step_is_nothing() -> None:
     assert all(g.isfinite().all() and g.abs().max() < 1e-12 for g in grads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_derivative_agrees_with_finite_differences(activation: str) -> None:
     learners, (x, y) = sample(activation, 2), rows()

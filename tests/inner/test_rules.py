@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gym_taskdistill.inner.rules import PAPER, InnerSGD, inner_step
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.inner.rules import INNER_RULES, InnerSGD, inner_rule
 from gym_taskdistill.learners import MLP, LearnerDistribution, Learners, LearnerStack, Mixture
 from gym_taskdistill.policies.trained import train_learners
 
@@ -63,21 +64,23 @@ def sample(family: LearnerDistribution, n: int = M) -> Learners:
 
 
 def train(
-    learners: Learners, problem: Problem, sgd: InnerSGD = PAPER, **settings: Any
+    learners: Learners, problem: Problem, create_graph: bool = False, **settings: Any
 ) -> tuple[Learners, Tensor]:
     fresh_log_std = torch.zeros(len(learners), OUTPUTS, dtype=torch.float64)
-    trained, log_std = inner_step(
+    trained, log_std = InnerSGD(lr=problem.inner_lr, **settings).train(
         learners,
         problem.x,
         problem.y,
-        problem.inner_lr,
-        sgd,
         log_std=fresh_log_std,
         log_std_label=problem.log_std_label,
-        **settings,
+        create_graph=create_graph,
     )
     assert log_std is not None
     return trained, log_std
+
+
+def sgd(steps: int, momentum: float, lr_decay: float) -> dict[str, Any]:
+    return {"steps": steps, "momentum": momentum, "lr_decay": lr_decay}
 
 
 def own_params(learners: Learners) -> list[list[Tensor]]:
@@ -140,7 +143,7 @@ def test_trained_parameters_equal_sgd_by_hand(
     family: LearnerDistribution, inner_steps: int, momentum: float, decay: float
 ) -> None:
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(fresh, problem, InnerSGD(inner_steps, momentum, decay))
+    trained, log_std = train(fresh, problem, **sgd(inner_steps, momentum, decay))
     pairs = zip(own_params(fresh), own_params(trained), strict=True)
     for i, (before, after) in enumerate(pairs):
         expected, expected_log_std = train_by_hand(before, problem, inner_steps, momentum, decay)
@@ -157,7 +160,7 @@ def test_meta_gradients_equal_autograd_by_hand(
 ) -> None:
     """The sum over M learners at once has the sum of the gradients of M learners one by one."""
     problem, fresh = Problem.random(), sample(family)
-    trained, log_std = train(fresh, problem, InnerSGD(inner_steps, momentum, decay), create_graph=True)
+    trained, log_std = train(fresh, problem, **sgd(inner_steps, momentum, decay), create_graph=True)
     outputs = trained(probe().unsqueeze(0))
     gradients = torch.autograd.grad(outer_loss(outputs, log_std.unsqueeze(1)), problem.tensors)
 
@@ -181,7 +184,7 @@ def test_the_hidden_layers_may_have_a_rate_of_their_own(
     problem, fresh = Problem.random(), sample(family)
     hidden = torch.tensor(factor, dtype=torch.float64, requires_grad=True)
     given = hidden if factor else 0.0
-    trained, _ = train(fresh, problem, InnerSGD(inner_steps), lr_hidden=given, create_graph=True)
+    trained, _ = train(fresh, problem, steps=inner_steps, lr_hidden=given, create_graph=True)
     inputs = (*problem.tensors[:3], *([hidden] if factor else []))
     gradients = torch.autograd.grad(torch.sin(2 * trained(probe().unsqueeze(0))).sum(), inputs)
     expected = [torch.zeros_like(t) for t in inputs]
@@ -197,15 +200,14 @@ def test_the_hidden_layers_may_have_a_rate_of_their_own(
         torch.testing.assert_close(g, e, atol=1e-11, rtol=1e-9)
 
 
+@pytest.mark.slow
 @steps
 def test_meta_gradients_agree_with_finite_differences(inner_steps: int) -> None:
     problem = Problem.random()
     fresh = sample(FAMILIES["random"], 2)
 
     def outputs(x: Tensor, y: Tensor, inner_lr: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        trained, log_std = train(
-            fresh, Problem(x, y, inner_lr, label), InnerSGD(inner_steps), create_graph=True
-        )
+        trained, log_std = train(fresh, Problem(x, y, inner_lr, label), steps=inner_steps, create_graph=True)
         return trained(probe().unsqueeze(0)), log_std
 
     assert torch.autograd.gradcheck(outputs, problem.tensors, atol=1e-6, rtol=1e-5)
@@ -215,11 +217,11 @@ def test_meta_gradients_agree_with_finite_differences(inner_steps: int) -> None:
 @steps
 def test_without_the_graph_the_values_are_the_same(family: LearnerDistribution, inner_steps: int) -> None:
     problem, fresh = Problem.random(), sample(family)
-    with_graph, log_std = train(fresh, problem, InnerSGD(inner_steps), create_graph=True)
+    with_graph, log_std = train(fresh, problem, steps=inner_steps, create_graph=True)
     assert all(p.requires_grad for p in (*with_graph.params, log_std))
     for context in (nullcontext(), torch.no_grad()):
         with context:
-            without, plain_log_std = train(fresh, problem, InnerSGD(inner_steps))
+            without, plain_log_std = train(fresh, problem, steps=inner_steps)
         assert torch.equal(plain_log_std, log_std)
         for p, q in zip(without.params, with_graph.params, strict=True):
             assert torch.equal(p, q)
@@ -235,7 +237,7 @@ def test_fresh_learners_stay_as_they_are(create_graph: bool) -> None:
     before = [p.clone() for p in fresh.params]
     inputs = [t.detach().clone() for t in problem.tensors]
     for _ in range(2):
-        trained, log_std = train(fresh, problem, InnerSGD(3), create_graph=create_graph)
+        trained, log_std = train(fresh, problem, steps=3, create_graph=create_graph)
         if create_graph:
             outer_loss(trained(probe().unsqueeze(0)), log_std.unsqueeze(1)).backward()
     for p, q in zip(fresh.params, before, strict=True):
@@ -258,7 +260,7 @@ def test_training_again_gives_the_same() -> None:
 def test_log_std_has_a_closed_form(inner_lr: float, inner_steps: int) -> None:
     """One step from 0 gives 2·lr·label/A; n steps give (1 - (1 - 2·lr/A)ⁿ)·label."""
     problem = Problem.random(inner_lr)
-    _, log_std = train(sample(FAMILIES["alpha_c"]), problem, InnerSGD(inner_steps))
+    _, log_std = train(sample(FAMILIES["alpha_c"]), problem, steps=inner_steps)
     label = problem.log_std_label.detach()
     expected = (1 - (1 - 2 * inner_lr / OUTPUTS) ** inner_steps) * label
     torch.testing.assert_close(log_std, expected.expand(M, OUTPUTS), atol=1e-13, rtol=1e-11)
@@ -269,7 +271,7 @@ def test_log_std_has_a_closed_form(inner_lr: float, inner_steps: int) -> None:
 def test_log_std_does_not_touch_the_network() -> None:
     problem, fresh = Problem.random(), sample(FAMILIES["random"])
     continuous, _ = train(fresh, problem)
-    discrete, nothing = inner_step(fresh, problem.x, problem.y, problem.inner_lr)
+    discrete, nothing = InnerSGD(lr=problem.inner_lr).train(fresh, problem.x, problem.y)
     assert nothing is None
     for p, q in zip(continuous.params, discrete.params, strict=True):
         torch.testing.assert_close(p, q, atol=1e-15, rtol=0)
@@ -277,8 +279,8 @@ def test_log_std_does_not_touch_the_network() -> None:
 
 def test_a_number_may_be_the_learning_rate() -> None:
     problem, fresh = Problem.random(0.2), sample(FAMILIES["random"])
-    by_tensor, _ = inner_step(fresh, problem.x, problem.y, problem.inner_lr)
-    by_number, _ = inner_step(fresh, problem.x, problem.y, 0.2)
+    by_tensor, _ = InnerSGD(lr=problem.inner_lr).train(fresh, problem.x, problem.y)
+    by_number, _ = InnerSGD(lr=0.2).train(fresh, problem.x, problem.y)
     for p, q in zip(by_tensor.params, by_number.params, strict=True):
         assert torch.equal(p, q)
 
@@ -287,7 +289,7 @@ def test_the_step_lowers_the_loss() -> None:
     problem, fresh = Problem.random(), sample(FAMILIES["random"])
     losses = []
     for inner_steps in (1, 2, 4, 8):
-        trained, _ = train(fresh, problem, InnerSGD(inner_steps))
+        trained, _ = train(fresh, problem, steps=inner_steps)
         losses.append((trained(problem.x.detach().unsqueeze(0)) - problem.y).square().mean((1, 2)))
     start = (fresh(problem.x.detach().unsqueeze(0)) - problem.y).square().mean((1, 2))
     for before, after in zip([start, *losses], losses, strict=False):
@@ -309,8 +311,7 @@ def test_the_encoder_gets_both_of_its_gradients(l: int) -> None:
         encoder,
         problem.x,
         problem.y,
-        problem.inner_lr,
-        InnerSGD(2),
+        InnerSGD(lr=problem.inner_lr, steps=2),
         log_std_label=problem.log_std_label,
         create_graph=True,
     )
@@ -344,7 +345,7 @@ def test_without_layers_there_is_nothing_to_train() -> None:
         encoder,
         problem.x,
         problem.y,
-        problem.inner_lr,
+        InnerSGD(lr=problem.inner_lr),
         log_std_label=problem.log_std_label,
         create_graph=True,
     )
@@ -353,3 +354,46 @@ def test_without_layers_there_is_nothing_to_train() -> None:
     obs = torch.randn(M, 2, OBS, dtype=torch.float64)
     mode = trained.action_distribution(obs).mode()
     torch.testing.assert_close(mode, encoder(obs.flatten(0, 1).unsqueeze(0)).view(M, 2, OUTPUTS))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be an integer from 1 to 10000, but is 0"),
+        ({"steps": 10**9}, "steps must be an integer from 1 to 10000"),
+        ({"steps": 1.5}, "steps must be an integer"),
+        ({"steps": True}, "steps must be an integer"),
+        ({"lr": 0}, "lr must be a number above 0, but is 0"),
+        ({"lr": float("nan")}, "lr must be a number above 0, but is nan"),
+        ({"lr": 10**400}, "lr must be a number above 0"),
+        ({"lr": "0.1"}, "lr must be a number above 0, but is '0.1'"),
+        ({"lr_hidden": -1}, "lr_hidden must be a number at least 0"),
+        ({"momentum": 1}, r"momentum must be a number in \[0, 1\)"),
+        ({"lr_decay": 0}, r"lr_decay must be a number in \(0, 1\]"),
+        ({"step_size": "newton"}, "step_size must be one of constant, polyak, but is 'newton'"),
+        ({"step": 3}, 'has no setting "step".*Did you mean "steps"'),
+        ({"kind": "adam"}, "no inner rule 'adam'; there is sgd"),
+    ],
+    ids=str,
+)
+def test_settings_of_no_rule_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskDistillError, match=message) as caught:
+        inner_rule(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rule_is_plain_data_and_back() -> None:
+    rule = InnerSGD(torch.tensor(0.25), 0.5, 3, 0.5, 0.9, "polyak")
+    plain = rule.to_dict()
+    assert plain == {
+        "kind": "sgd",
+        "lr": 0.25,
+        "lr_hidden": 0.5,
+        "steps": 3,
+        "momentum": 0.5,
+        "lr_decay": 0.9,
+        "step_size": "polyak",
+    }
+    assert inner_rule(plain) == rule.detached() and INNER_RULES["sgd"] is InnerSGD
+    assert str(rule) == "sgd(lr=0.25, lr_hidden=0.5, steps=3, momentum=0.5, lr_decay=0.9, step_size=polyak)"
+    assert str(InnerSGD(lr=1)) == "sgd(lr=1)"

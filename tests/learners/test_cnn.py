@@ -20,6 +20,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow
 def test_alpha_a_is_the_nature_cnn() -> None:
     assert learner_distribution("alpha_a") == ALPHA_A == CNN()
     shapes = [shape for layer in ALPHA_A.layers(SHAPE, OUTPUTS) for shape in layer.shapes]

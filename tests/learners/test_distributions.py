@@ -144,6 +144,7 @@ def test_the_seed_decides_the_draw(name: str) -> None:
     assert not equal(first, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_learners", [1, 5, 6, 14])
 def test_a_mixture_shares_a_batch_out_evenly(n_learners: int) -> None:
     members = [MLP(width=8 * (i + 1)) for i in range(3)]
@@ -159,6 +160,7 @@ def test_a_mixture_shares_a_batch_out_evenly(n_learners: int) -> None:
         assert totals[member.width] == pytest.approx(20 * n_learners, abs=20)  # 5 sigma and more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_learners", [1, 3, 4, 10])
 def test_weights_are_shares_of_a_batch(n_learners: int) -> None:
     mixture = Mixture((MLP(width=8), MLP(width=16)), weights=(3, 1))

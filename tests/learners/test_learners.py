@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gym_taskdistill.inner.rules import InnerSGD, inner_step
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import MLP, LearnerDistribution, Learners, LearnerStack, Mixture, Network
 
 OBS, OUTPUTS, ROWS = 5, 3, 7
@@ -72,7 +72,7 @@ def test_every_learner_trains_as_if_it_were_alone(family: LearnerDistribution) -
     """A padded learner, trained in its stack, equals the unpadded one under plain torch SGD."""
     learners = sample(family)
     x, y, lr = inputs(ROWS, OBS), inputs(ROWS, OUTPUTS), 0.3
-    trained, _ = inner_step(learners, x, y, lr, InnerSGD(3))
+    trained, _ = InnerSGD(lr=lr, steps=3).train(learners, x, y)
     probe = inputs(1, 4, OBS)
     together = trained(probe)
     for i in range(len(learners)):
@@ -98,7 +98,7 @@ def _double_module(learners: Learners, index: int) -> nn.Sequential:
 
 def test_padding_is_zero_and_stays_zero() -> None:
     learners = sample(MLP(width=(8, 60), last_gain=1.0))
-    trained, _ = inner_step(learners, inputs(ROWS, OBS), inputs(ROWS, OUTPUTS), 0.3, InnerSGD(4))
+    trained, _ = InnerSGD(lr=0.3, steps=4).train(learners, inputs(ROWS, OBS), inputs(ROWS, OUTPUTS))
     for batch in (learners, trained):
         padded = 0
         for stack in batch.stacks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from gym_taskdistill.dataset.card import Card, space_to_dict
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError, TaskDistillError
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import ALPHA_C, MLP, LearnerDistribution, Learners, LearnerStack
 from gym_taskdistill.policies import evaluation as evaluation_module
 from gym_taskdistill.policies.evaluation import Evaluation, evaluate
@@ -31,7 +31,7 @@ def dataset(task: Task, **changes: Any) -> DistilledDataset:
     fields: dict[str, Any] = {
         "x": falling,
         "y": torch.tensor([[-4.0, 4.0], [4.0, -4.0]]),
-        "inner_lr": 1.0,
+        "rule": InnerSGD(lr=1.0),
         "card": Card(
             env_id=task.env_id,
             env_kwargs=task.env_kwargs,
@@ -67,6 +67,7 @@ def test_the_table_has_one_row_per_agent() -> None:
     assert (evaluation.task, evaluation.seed, evaluation.deterministic) == (CARTPOLE_ND, 0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_agents", [1, 70])
 def test_envs_that_are_not_vectorised_play_in_chunks(n_agents: int) -> None:
     """70 agents do not fit the 64 columns that run side by side, nor do they divide them."""
@@ -123,6 +124,7 @@ def test_every_episode_has_its_own_start(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(np.unique(evaluation.returns)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [CARTPOLE_ND, CARTPOLE], ids=str)
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_the_seed_decides_the_result(task: Task, deterministic: bool) -> None:
@@ -147,6 +149,7 @@ def test_the_mode_differs_from_sampling() -> None:
     assert "stochastic" in str(sampled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_it_agrees_with_a_plain_loop_over_single_envs(deterministic: bool) -> None:
     """The oracle: one agent, one env, one step at a time; torch's own modules, SGD and sampling."""
@@ -190,12 +193,13 @@ def _train_plainly(data: DistilledDataset) -> nn.Sequential:
         nn.init.orthogonal_(layer.weight, gain)
         nn.init.zeros_(layer.bias)
     policy = nn.Sequential(*layers)
-    optimizer = torch.optim.SGD(policy.parameters(), lr=data.inner_lr)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=data.rule.lr)
     nn.functional.mse_loss(policy(data.x), data.y).backward()
     optimizer.step()
     return policy
 
 
+@pytest.mark.slow
 def test_short_episodes_are_not_over_represented(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping at the first n episodes that end, over all columns, would bias returns downwards."""
     all_at_once = evaluate(dataset(CARTPOLE_ND), 64, 6, seed=1)
@@ -223,6 +227,7 @@ def test_the_summary_is_over_agents() -> None:
     assert str(evaluation) == f"9.00 ± 7.87 (worst agent 2.00; {score.protocol})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("learners", "name"),
     [
@@ -243,7 +248,7 @@ def test_other_learners_can_be_tested_and_are_named(learners: Any, name: str) ->
 
 
 def test_the_cards_learners_are_the_default() -> None:
-    card = dataclasses.replace(dataset(CARTPOLE_ND).card, learners=MLP(width=8).spec())
+    card = dataset(CARTPOLE_ND).card.replace(learners=MLP(width=8).spec())
     small = evaluate(dataset(CARTPOLE_ND, card=card), 4, 2)
     named = evaluate(dataset(CARTPOLE_ND), 4, 2, learners=MLP(width=8))
     np.testing.assert_array_equal(small.returns, named.returns)
@@ -261,7 +266,7 @@ def test_a_task_that_does_not_fit_is_refused(task: Task) -> None:
 
 
 def test_a_task_that_cannot_be_made_is_refused() -> None:
-    card = dataclasses.replace(dataset(CARTPOLE_ND).card, env_id="CartPoleNX-v0")
+    card = dataset(CARTPOLE_ND).card.replace(env_id="CartPoleNX-v0")
     with pytest.raises(TaskDistillError, match=r'no env "CartPoleNX-v0".*Did you mean'):
         evaluate(dataset(CARTPOLE_ND, card=card), 1, 1)
 

@@ -17,6 +17,7 @@ from gym_taskdistill.errors import DatasetError
 from gym_taskdistill.tasks.task import Task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "learners"),
     [
@@ -41,6 +42,7 @@ def test_the_model_acts_as_the_learner(task: Task, learners: dict | None) -> Non
     env.close()
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_all_and_survives_a_file(tmp_path: Path) -> None:
     env = gym.make("CartPoleND-v0", n=2)
     policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)

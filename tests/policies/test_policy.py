@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from gym_taskdistill import DistilledDataset, DistilledPolicy, zoo
 from gym_taskdistill.dataset.card import Card, space_to_dict
 from gym_taskdistill.errors import DatasetError, TaskDistillError, ZooError
+from gym_taskdistill.inner.rules import InnerSGD
 
 
 def pendulum_dataset() -> DistilledDataset:
@@ -27,7 +28,7 @@ def pendulum_dataset() -> DistilledDataset:
     return DistilledDataset(
         x=torch.randn(8, 3, generator=generator),
         y=20 * torch.randn(8, 1, generator=generator),
-        inner_lr=0.5,
+        rule=InnerSGD(lr=0.5),
         log_std=torch.tensor([-1.0]),
         obs_mean=torch.tensor([0.1, 0.2, 0.3]),
         obs_var=torch.tensor([0.5, 0.5, 4.0]),
@@ -42,6 +43,7 @@ def cartpole() -> DistilledDataset:
     return zoo.load("CartPoleND-v0", n=2)
 
 
+@pytest.mark.slow
 def test_a_fresh_agent_from_the_zoo_balances(cartpole: DistilledDataset) -> None:
     policy = DistilledPolicy(cartpole, seed=0)
     env = Monitor(gym.make("CartPoleND-v0", n=2))

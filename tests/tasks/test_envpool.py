@@ -40,6 +40,7 @@ def errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return distances
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ENVPOOL_TASKS)
 def test_a_pool_has_the_distributions_of_the_official_env(
     env_id: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch

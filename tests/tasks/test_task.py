@@ -21,6 +21,7 @@ CARTPOLE_2D = Task("CartPoleND-v0", {"n": 2})
 PONG, PONG_RAM = Task("PongNoFrameskip-v4"), Task("PongNoFrameskip-v4", {"obs_type": "ram"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "obs_shape", "actions"),
     [
@@ -82,6 +83,7 @@ def test_our_own_envs_are_vectorised_natively_and_others_by_sb3() -> None:
     assert isinstance(PONG_RAM.make_vec_env(1), DummyVecEnv)
 
 
+@pytest.mark.slow
 def test_the_vector_env_of_atari_pixels_needs_no_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     task = Task("PongNoFrameskip-v4")
@@ -91,6 +93,7 @@ def test_the_vector_env_of_atari_pixels_needs_no_opencv(monkeypatch: pytest.Monk
         task.make_env()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [PONG, PONG_RAM, Task("ale_py:ALE/Pong-v5", {"noop_max": 1})], ids=str)
 def test_the_spec_of_an_atari_game_makes_the_task_again(task: Task) -> None:
     vec_env = task.make_vec_env(2, training=True)

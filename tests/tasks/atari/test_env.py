@@ -27,6 +27,7 @@ def emulator(game: str, noops: int = 0) -> ALEInterface:
     return ale
 
 
+@pytest.mark.slow
 def test_the_ram_is_the_emulators() -> None:
     env, ale = make_atari_env("BreakoutNoFrameskip-v4", obs_type="ram", noop_max=1), emulator("breakout")
     actions = ale.getMinimalActionSet()
@@ -49,6 +50,7 @@ def test_the_ram_is_the_emulators() -> None:
     assert info["lives"] == 0
 
 
+@pytest.mark.slow
 def test_bits_are_those_of_the_ram() -> None:
     bits, ram = (make_atari_env("SpaceInvadersNoFrameskip-v4", obs_type=kind) for kind in ("bits", "ram"))
     assert bits.observation_space == gym.spaces.Box(0, 1, (1024,), np.uint8)
@@ -60,6 +62,7 @@ def test_bits_are_those_of_the_ram() -> None:
     assert gym.make(bits.spec).observation_space == bits.observation_space
 
 
+@pytest.mark.slow
 def test_noops_follow_fire() -> None:
     obs, info = make_atari_env("BreakoutNoFrameskip-v4", obs_type="ram").reset(seed=0)
     noops = info["episode_frame_number"] - 1
@@ -90,6 +93,7 @@ def test_pixels_are_the_larger_of_the_last_two_frames() -> None:
     assert not np.array_equal(obs[2], obs[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("game", "first"), [("Pong", 1), ("Freeway", 0)])
 def test_a_game_begins_with_fire_if_it_has_it_and_random_noops(game: str, first: int) -> None:
     env = make_atari_env(f"{game}NoFrameskip-v4", obs_type="ram")
@@ -106,6 +110,7 @@ def test_a_game_begins_with_fire_if_it_has_it_and_random_noops(game: str, first:
     assert {none.reset()[1]["episode_frame_number"] for _ in range(3)} == {first}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("obs_type", "frames"), [("pixels", 42), ("ram", 44)])
 def test_a_game_is_truncated_at_the_cap(obs_type: str, frames: int) -> None:
     if obs_type == "pixels":
@@ -119,6 +124,7 @@ def test_a_game_is_truncated_at_the_cap(obs_type: str, frames: int) -> None:
         assert ends[-1][2]["episode_frame_number"] - start == frames
 
 
+@pytest.mark.slow
 def test_sticky_actions_are_those_of_the_id() -> None:
     def stickiness(env_id: str, **kwargs: Any) -> float:
         game: Any = make_atari_env(env_id, obs_type="ram", **kwargs).unwrapped
@@ -135,6 +141,7 @@ def test_the_full_action_set_may_be_asked_for() -> None:
     assert full.action_space == gym.spaces.Discrete(18)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
 @pytest.mark.parametrize("obs_type", ["pixels", "ram"])
 def test_gymnasium_accepts_it_and_makes_it_again_from_its_spec(obs_type: str) -> None:

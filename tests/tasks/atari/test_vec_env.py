@@ -24,6 +24,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ["BreakoutNoFrameskip-v4", "FreewayNoFrameskip-v4"])
 def test_a_column_equals_the_single_env(env_id: str) -> None:
     """Rewards, lives, ends and spaces; and grey levels to 1, for another OpenCV may round otherwise."""
@@ -76,6 +77,7 @@ def test_observations_keep_their_values() -> None:
     np.testing.assert_array_equal(kept[-1][:, 2], kept[-2][:, 3])  # the stack moves on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])
 def test_it_obeys_seeds(seed: int) -> None:
     vec_env = AtariVecEnv("PongNoFrameskip-v4", 3)
@@ -88,6 +90,7 @@ def test_it_obeys_seeds(seed: int) -> None:
     assert len(np.unique(starts[0], axis=0)) > 1
 
 
+@pytest.mark.slow
 def test_seeds_that_are_not_given_are_drawn() -> None:
     vec_env = Task("PongNoFrameskip-v4").make_vec_env(2)
     assert vec_env.reset().shape == (2, 4, 84, 84)
@@ -104,6 +107,7 @@ def test_it_draws_nothing() -> None:
     assert list(vec_env.get_images()) == [None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_games_are_truncated_at_the_cap(task: Task) -> None:
     short = Task(task.env_id, {**task.env_kwargs, "max_num_frames_per_episode": 40})
@@ -127,6 +131,7 @@ def steps(vec_env: VecEnv, n_steps: int) -> Iterator[tuple[Any, ...]]:
         yield vec_env.step(rng.integers(6, size=vec_env.num_envs))
 
 
+@pytest.mark.slow
 def test_rewards_may_stay_as_they_are() -> None:
     _, task = TASKS
     plain = task.make_vec_env(2, seed=1)
@@ -139,6 +144,7 @@ def test_rewards_may_stay_as_they_are() -> None:
     assert max(seen) > 1 and lives_end > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_training_ends_at_lost_lives_but_games_are_counted_whole(task: Task) -> None:
     plain, training = task.make_vec_env(2, seed=1), task.make_vec_env(2, seed=1, training=True)
@@ -214,6 +220,7 @@ def test_training_changes_nothing_elsewhere() -> None:
         assert type(plain) is type(training)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MlpPolicy"])
 def test_ppo_learns_on_it(policy: str) -> None:
     is_ram = policy == "MlpPolicy"
@@ -228,6 +235,7 @@ def test_ppo_learns_on_it(policy: str) -> None:
     assert not bool((model.policy.action_net.weight == before).all())
 
 
+@pytest.mark.slow
 def test_threads_change_nothing() -> None:
     one, two = (AtariVecEnv("PongNoFrameskip-v4", 4, num_threads=n) for n in (1, 2))
     for env in (one, two):

@@ -1,0 +1,386 @@
+"""The outer loop: what PPMO, imitation and every other refinement of a dataset share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from torch import Tensor, nn
+
+from gym_taskdistill.dataset.card import Card, is_image, space_to_dict
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.dataset.view import ObservationView
+from gym_taskdistill.distill import distributed, warm_start
+from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.learners import LearnerDistribution, Learners, Network
+from gym_taskdistill.policies.action_distributions import n_outputs
+from gym_taskdistill.policies.trained import TrainedLearners, encode, encoder_state, train_learners
+
+
+class OuterLoop(nn.Module):
+    """Algorithms 1 and 2 but for the loss: {X_d, Y_d}_θ and ε_ξ as parameters, and how they learn.
+
+    A loss is all in which PPMO, imitation and other refinements differ. Each update sets the rates, may draw
+    learners, trains them on the rows, computes its loss of how they act, and takes a step:
+
+        loop.set_rates(progress_remaining)
+        loop.draw()
+        actions = loop.trained(create_graph=True).act(loop.features(loop.see(obs)), loop.trunk)
+        loop.step(loss(actions))
+
+    Args:
+        learners: The learner distribution Λ.
+        observation_space: Space of what `see` is given.
+        action_space: `Discrete` or flat `Box`.
+        generator: Source of randomness, on the device of the run; it gives the start values first.
+        n_learners: M, learners trained side by side.
+        k: Number of synthetic rows.
+        inner: How each learner is trained on the rows; its learning rate is the start of the learned one.
+        learn_lr_hidden: Learn the inner rule's ``lr_hidden`` too, from its value.
+        start: Where the other learned things start.
+        encoder_layers: l, the layers of the architecture that are learned by the outer loop.
+        mixed_precision: Compute features of observations in bfloat16.
+
+    Attributes:
+        fresh: The M learners that were drawn last, untrained.
+        view: What learners see of the observations that `see` is given, but for the learned scale.
+        trunk: Layers [0, trunk) of the encoder, whose features are computed once for all that read them.
+        acting: Source of the actions that `act` samples; training draws nothing from it.
+        schedules: Learning rates by the name of the group, functions of the progress that remains.
+
+    Raises:
+        TaskDistillError: The action space is not supported, or the settings do not fit each other.
+    """
+
+    def __init__(
+        self,
+        learners: LearnerDistribution,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        generator: torch.Generator,
+        *,
+        n_learners: int,
+        k: int,
+        inner: InnerSGD,
+        learn_lr_hidden: bool = False,
+        start: Start = NORMAL,
+        encoder_layers: int = 0,
+        mixed_precision: bool = False,
+    ) -> None:
+        super().__init__()
+        self.learner_distribution = learners
+        self.n_learners, self.encoder_layers = n_learners, encoder_layers
+        self.inner = inner.detached()
+        self.generator, self.acting = generator, torch.Generator(generator.device)
+        self.n_outputs = n_outputs(action_space)
+        self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
+        self.is_image = is_image(space_to_dict(observation_space))
+        self.mixed_precision, self.trunk = mixed_precision, encoder_layers
+        self.view = ObservationView(images=self.is_image)
+        self.x = self._normal(start.x_std, (k, *self.obs_shape))
+        self.y = self._normal(start.y_std, (k, self.n_outputs))
+        self.log_inner_lr = self._parameter(math.log(self.inner.lr), ())
+        self.log_lr_hidden: nn.Parameter | None = None
+        if learn_lr_hidden:
+            if not self.inner.lr_hidden > 0:
+                raise TaskDistillError(
+                    "learn_lr_hidden needs an inner rule whose lr_hidden is above 0; a rate of 0 stays 0."
+                )
+            self.log_lr_hidden = self._parameter(math.log(self.inner.lr_hidden), ())
+        self.log_obs_scale: nn.Parameter | None = None
+        if start.obs_scale is not None:
+            self.log_obs_scale = self._parameter(math.log(start.obs_scale), self.obs_shape)
+        self.encoder_network = Network(self._draw_encoder())
+        self.draw()
+        self.log_std: nn.Parameter | None = None
+        if isinstance(action_space, spaces.Box):
+            if abs(float(self.log_std_pull(self.inner))) < 1e-6:
+                raise TaskDistillError(
+                    f"The inner rule {self.inner} leaves every learner's log standard deviation at 0; use a "
+                    "smaller lr."
+                )
+            self.log_std = self._parameter(start.log_std, (self.n_outputs,))
+
+    def _normal(self, std: float, shape: tuple[int, ...]) -> nn.Parameter:
+        draw = torch.randn(shape, generator=self.generator, device=self.generator.device)
+        return nn.Parameter(std * draw)
+
+    def _parameter(self, value: float, shape: tuple[int, ...]) -> nn.Parameter:
+        return nn.Parameter(torch.full(shape, float(value), device=self.generator.device))
+
+    def _draw_encoder(self) -> Learners:
+        if self.encoder_layers:
+            n_layers = len(self.learner_distribution.layers(self.obs_shape, self.n_outputs))
+            if not 0 <= self.encoder_layers <= n_layers:
+                raise TaskDistillError(
+                    f"encoder_layers={self.encoder_layers}, but the architecture has only {n_layers} layers."
+                )
+        part = slice(0, self.encoder_layers)
+        return self.learner_distribution.sample(1, self.obs_shape, self.n_outputs, self.generator, part)
+
+    # -- what is learned ------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> Learners:
+        """The encoder ε_ξ with its current parameters, a batch of one network."""
+        return self.encoder_network.learners
+
+    @property
+    def rule(self) -> InnerSGD:
+        """The inner rule with its learned rates; they are learned as logarithms, to stay positive."""
+        hidden = self.inner.lr_hidden if self.log_lr_hidden is None else self.log_lr_hidden.exp()
+        return replace(self.inner, lr=self.log_inner_lr.exp(), lr_hidden=hidden)
+
+    @property
+    def obs_scale(self) -> Tensor | None:
+        """The factor on each dimension of observations, learned as its logarithm; ``None`` for none."""
+        return None if self.log_obs_scale is None else self.log_obs_scale.exp()
+
+    @property
+    def rows(self) -> Tensor:
+        """The synthetic rows as learners see them, scaled as observations are."""
+        scale = self.obs_scale
+        return self.x if scale is None else self.x * scale
+
+    @property
+    def log_std_label(self) -> Tensor | None:
+        """The label that brings trained learners to `log_std`; ``None`` for discrete actions.
+
+        What is learned is the log standard deviation that acts, not its label: a learner comes only part of
+        the way to its label, a part that grows with the inner learning rate. Exploration would else fade as
+        the inner learning rate grows.
+        """
+        return None if self.log_std is None else self.log_std / self.log_std_pull(self.rule)
+
+    def log_std_pull(self, rule: InnerSGD) -> Any:
+        """Return which fraction of its label a learner's log standard deviation reaches under a rule."""
+        if not self.fresh.params:
+            return 1.0  # nothing is trained: the label itself acts
+        return rule.log_std_pull(self.n_outputs)
+
+    @property
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The learned parameters by the name of their learning rate."""
+        return {
+            "dataset": [self.x, self.y],
+            "inner_lr": [self.log_inner_lr, *([] if self.log_lr_hidden is None else [self.log_lr_hidden])],
+            "log_std": [] if self.log_std is None else [self.log_std],
+            "obs_scale": [] if self.log_obs_scale is None else [self.log_obs_scale],
+            "encoder": list(self.encoder_network.parameters()),
+        }
+
+    # -- learners -------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Draw M fresh learners (Algorithm 1, line 2)."""
+        part = slice(self.encoder_layers, None)
+        self.fresh = self.learner_distribution.sample(
+            self.n_learners, self.obs_shape, self.n_outputs, self.generator, part
+        )
+
+    def trained(self, create_graph: bool) -> TrainedLearners:
+        """Train the learners that were drawn last on the rows (Algorithm 1, lines 3 and 12).
+
+        Args:
+            create_graph: Keep the graph back to everything that is learned.
+
+        Returns:
+            The M trained learners.
+        """
+        return train_learners(
+            self.fresh,
+            self.encoder,
+            self.rows,
+            self.y,
+            self.rule,
+            log_std_label=self.log_std_label,
+            create_graph=create_graph,
+        )
+
+    def see(self, obs: Tensor) -> Tensor:
+        """Show observations ``(..., *obs_shape)`` by the view; of images in bfloat16 where features are."""
+        if not self.is_image:
+            seen: Tensor = self.view(obs.float())
+            return seen
+        # Learners, whose layers begin at the trunk's end, are not computed in bfloat16.
+        dtype = torch.bfloat16 if self.mixed_precision and self.trunk else torch.float32
+        return self.view.in_chunks(obs, dtype)
+
+    def features(self, seen: Tensor) -> Tensor:
+        """Scale what is seen, ``(M, b, *obs_shape)``, and run the encoder's trunk over it."""
+        scale = self.obs_scale
+        if scale is not None:
+            seen = seen * scale
+        if not self.trunk:
+            return seen
+        trunk = self.encoder.part(slice(0, self.trunk))
+        if not self.mixed_precision:
+            return encode(trunk, seen)
+        with self.autocast():
+            return encode(trunk, seen).float()
+
+    def autocast(self) -> torch.autocast:
+        """Compute in bfloat16 where that loses nothing that matters."""
+        return torch.autocast(self.x.device.type, torch.bfloat16)
+
+    def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
+        """Let the current learners act: row i of a batch by learner ``i // E``, where M divides the batch.
+
+        Args:
+            obs: What `see` is given, ``(n, *obs_shape)``.
+            deterministic: Take the most likely actions instead of sampling from `acting`.
+
+        Returns:
+            Unclipped actions, ``(n,)`` or ``(n, n_outputs)``.
+        """
+        rows = obs.shape[0]
+        with torch.no_grad():
+            if rows % self.n_learners == 0:
+                obs = obs.unflatten(0, (self.n_learners, rows // self.n_learners))
+            else:
+                obs = obs.unsqueeze(0).expand(self.n_learners, *obs.shape)
+            distribution = self.trained(create_graph=False).act(self.features(self.see(obs)), self.trunk)
+            actions = distribution.mode() if deterministic else distribution.sample(self.acting)
+        return actions.flatten(0, 1)[:rows]
+
+    # -- how it is learned ----------------------------------------------------------------------
+
+    def optimise_by(
+        self,
+        learning_rate: float | Schedule,
+        learning_rates: LearningRates | None = None,
+        max_grad_norm: float = 0.5,
+        **others: tuple[Iterable[nn.Parameter], float | Schedule],
+    ) -> None:
+        """Make the optimiser: one Adam with a group for each learning rate.
+
+        Args:
+            learning_rate: Of the rows and labels, and of whatever has none of its own; may be a schedule.
+            learning_rates: Those of `OWN_RATES` that differ.
+            max_grad_norm: Bound on the gradient norm of all that the loop learns, and of each other group.
+            **others: Groups that learn beside it, such as a critic: parameters and learning rate by name.
+        """
+        rates = {"dataset": learning_rate, **checked_rates(learning_rates)}
+        groups = {**self.groups, **{name: list(params) for name, (params, _) in others.items()}}
+        rates |= {name: rate for name, (_, rate) in others.items()}
+        self.schedules: dict[str, Schedule] = {
+            name: FloatSchedule(learning_rate if rate is None else rate) for name, rate in rates.items()
+        }
+        own = [p for params in self.groups.values() for p in params]
+        self._clipped = [own, *(groups[name] for name in others)]
+        self._others = frozenset(others)
+        self.max_grad_norm = max_grad_norm
+        self.optimizer = torch.optim.Adam(
+            [{"params": params, "name": name} for name, params in groups.items() if params],
+            lr=1.0,  # set from the schedules before every use
+            eps=1e-5,
+            fused=True,
+        )
+
+    def set_rates(self, progress_remaining: float, frozen: bool = False) -> None:
+        """Set the learning rates by their schedules.
+
+        Args:
+            progress_remaining: From 1 at the start to 0 at the end.
+            frozen: Let only the other groups learn.
+        """
+        for group in self.optimizer.param_groups:
+            stands_still = frozen and group["name"] not in self._others
+            group["lr"] = 0.0 if stands_still else self.schedules[group["name"]](progress_remaining)
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Take a step down a loss: backward, the mean over all ranks, clips and Adam.
+
+        Args:
+            loss: A scalar with its graph.
+
+        Returns:
+            The norm of the gradient of all that the loop learns, before its clip.
+        """
+        self.optimizer.zero_grad()
+        loss.backward()
+        distributed.average_gradients([p for params in self._clipped for p in params])
+        norms = [torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm) for params in self._clipped]
+        self.optimizer.step()
+        return norms[0]
+
+    def reseed(self, seed: int, segment: int) -> tuple[int, int]:
+        """Begin a segment of a run: seed all that is random here by the run's seed and the segment's number.
+
+        Returns:
+            Two more seeds for what is random around it; every rank has its own.
+        """
+        of_rank = [distributed.rank()] if distributed.rank() else []
+        words = np.random.SeedSequence([seed, segment, *of_rank]).generate_state(4).tolist()
+        self.generator.manual_seed(words[1])
+        self.acting.manual_seed(words[3])
+        return words[0], words[2]
+
+    # -- datasets and checkpoints ---------------------------------------------------------------
+
+    def dataset(self, card: Card, view: ObservationView | None = None) -> DistilledDataset:
+        """Return a snapshot of what is learned.
+
+        Args:
+            card: Its card.
+            view: What came before `see`, if anything did; by default the loop's own view.
+        """
+        view = view or self.view
+        return DistilledDataset(
+            x=self.rows,
+            y=self.y,
+            rule=self.rule.detached(),
+            card=card,
+            log_std=self.log_std_label,
+            obs_mean=view.mean,
+            obs_var=view.var,
+            clip_obs=view.clip if view.mean is not None and math.isfinite(view.clip) else None,
+            obs_scale=self.obs_scale,
+            encoder=encoder_state(self.encoder),
+            encoder_layers=self.encoder_layers,
+        )
+
+    def load_dataset(self, dataset: DistilledDataset) -> None:
+        """Start from a dataset instead of random rows; images are seen by its statistics from now on.
+
+        Of a longer encoder the first layers are taken: rolling it back (paper, section 5.1) keeps what is
+        left of it, and the rows.
+
+        Raises:
+            TaskDistillError: The dataset's rows, labels or encoder have other shapes, or its inner rule has
+                another rate of the hidden layers.
+        """
+        warm_start.load(self, dataset)
+
+    def state(self) -> dict[str, Any]:
+        """Return what is learned and the optimiser's state as plain data, for a checkpoint."""
+        return {
+            "learned": {
+                name: value for name, value in self.state_dict().items() if not name.startswith("view.")
+            },
+            "optimizer": self.optimizer.state_dict(),
+            "view": {"mean": self.view.mean, "var": self.view.var, "clip": self.view.clip},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned into a loop of the same settings.
+
+        Raises:
+            KeyError: Something is missing.
+            RuntimeError: A tensor is missing or of another shape.
+            ValueError: The optimiser's groups are others.
+        """
+        view = state["view"]
+        self.view = ObservationView(view["mean"], view["var"], clip=view["clip"], images=self.is_image)
+        views = {f"view.{name}": value for name, value in self.view.state_dict().items()}
+        self.load_state_dict({**state["learned"], **views})
+        self.optimizer.load_state_dict(state["optimizer"])
