@@ -1,118 +1,50 @@
 """The zoo: distilled datasets that can be found by task.
 
-An entry is the folder ``<env id, "/" written as "--">/<entry name>/``, which holds
-``dataset.safetensors`` and ``dataset.json``. Finding and reading entries runs no code from them and
+An entry is the folder ``<env id, "/" written as "--">/<entry name>/``, which holds ``dataset.safetensors``,
+``dataset.json``, and ``dataset.critic.safetensors`` where its run kept the critic. The user's own zoo is
+searched before the one that comes with the library. Finding and reading entries runs no code from them and
 needs no network.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gym_taskdistill.dataset.card import Card, as_dict, bare_id
 from gym_taskdistill.dataset.dataset import DistilledDataset, read_card
-from gym_taskdistill.dataset.file import DATASET_FILE
-from gym_taskdistill.errors import ZooError, did_you_mean
-from gym_taskdistill.paths import data_root
+from gym_taskdistill.dataset.file import DATASET_FILE, find_file
+from gym_taskdistill.envs.same import same_task
+from gym_taskdistill.errors import DatasetError, ZooError, did_you_mean
+from gym_taskdistill.files import lock, replacing, sweep
+from gym_taskdistill.paths import critic_path, data_root, user_zoo
+from gym_taskdistill.zoo_entry import ZooEntry, entry_folder, entry_name, env_folder, is_safe, slug
+
+__all__ = ["ZooEntry", "ZooWarning", "add", "entries", "entry_name", "find", "load", "resolve", "save"]
+
+#: Names of datasets in the folder of a run, the first that is there.
+RUN_FILES = (DATASET_FILE, "best.safetensors")
 
 
-@dataclass(frozen=True)
-class ZooEntry:
-    """One distilled dataset of the zoo, not yet read.
-
-    Attributes:
-        env_id: Gymnasium id of its task, without module prefix.
-        env_kwargs: Keyword arguments of its environment.
-        variant: Which of the task's datasets it is, such as ``"k_min"``.
-        path: Its ``dataset.safetensors``.
-        default: Whether it is meant when no variant is named.
-    """
-
-    env_id: str
-    env_kwargs: dict[str, Any]
-    variant: str
-    path: Path
-    default: bool = False
-
-    @property
-    def name(self) -> str:
-        """Full name, such as ``CartPoleND-v0/n=2,k_min``; `find` accepts it."""
-        return f"{self.env_id}/{entry_name(self.env_kwargs, self.variant)}"
-
-    @property
-    def card(self) -> Card:
-        """The card, read now and without the tensors."""
-        return read_card(self.path)
-
-    def load(self) -> DistilledDataset:
-        """Read and check the whole dataset.
-
-        Raises:
-            DatasetError: If the file is damaged.
-        """
-        return DistilledDataset.load(self.path)
-
-
-def entry_name(env_kwargs: Mapping[str, Any], variant: str) -> str:
-    """Name of an entry within its environment, and of its folder.
-
-    Args:
-        env_kwargs: Keyword arguments of the environment, plain values.
-        variant: Letters, digits, ``_``, ``.``, ``+`` and ``-``, starting with a letter or digit.
-
-    Returns:
-        The name, safe as a folder name on every system.
-
-    Raises:
-        ZooError: If the variant is empty or has other characters.
-
-    >>> entry_name({"n": 2}, "k_min")
-    'n=2,k_min'
-    >>> entry_name({}, "k64")
-    'k64'
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", variant, re.ASCII):
-        raise ZooError(
-            f'"{variant}" cannot be the variant of a zoo entry: set card.variant to a short name '
-            'of letters, digits, "_", ".", "+" and "-".'
-        )
-    return ",".join([*(f"{k}={_slug(v)}" for k, v in sorted(env_kwargs.items())), variant])
+class ZooWarning(UserWarning):
+    """Says that an entry is damaged and was left out."""
 
 
 def entries(env_id: str | None = None, *, root: Path | None = None) -> list[ZooEntry]:
-    """List the zoo, reading only the cards.
+    """List the zoo, reading only the cards; a damaged entry is left out, with a warning.
 
     Args:
         env_id: Only entries of this environment; None lists all.
-        root: Folder of another zoo; None is the one that comes with the library.
+        root: Folder of another zoo; None is the user's own and the one that comes with the library, of whose
+            entries of one name only the user's is listed.
 
     Returns:
         The entries, sorted by environment, keyword arguments and variant. Empty if there are none.
-
-    Raises:
-        DatasetError: If the header of an entry's file is damaged.
     """
-    return _read(_files(env_id, root))
-
-
-def _files(env_id: str | None, root: Path | None) -> list[Path]:
-    root = data_root("zoo") if root is None else Path(root)
-    if env_id is None:
-        return list(root.glob(f"*/*/{DATASET_FILE}"))
-    return list((root / _env_folder(env_id)).glob(f"*/{DATASET_FILE}")) if env_id else []
-
-
-def _read(files: Iterable[Path]) -> list[ZooEntry]:
-    found = []
-    for file in files:
-        card = read_card(file)
-        found.append(ZooEntry(bare_id(card.env_id), card.env_kwargs, card.variant, file, card.default))
-    return sorted(found, key=lambda e: (e.env_id, _natural(e.name)))
+    return _sound(*_read(_files(env_id, root)))
 
 
 def find(
@@ -125,9 +57,10 @@ def find(
     """Find the one entry that is meant.
 
     Args:
-        env_id: Gymnasium id, with or without its module prefix, or the full name of an entry.
+        env_id: Gymnasium id, with or without its module prefix, or the full name of an entry. An id of
+            Gymnasium's own stands for the same task here: ``"CartPole-v1"`` is ``CartPoleND-v0`` with n=1.
         variant: Which of the task's datasets; None takes the default one, or the only one.
-        root: Folder of another zoo; None is the one that comes with the library.
+        root: Folder of another zoo; None is the user's own and the one that comes with the library.
         **env_kwargs: Keyword arguments of the environment. Those that all candidates share may be
             left out.
 
@@ -136,10 +69,13 @@ def find(
 
     Raises:
         ZooError: If no entry or more than one fits; the message lists what there is.
-        DatasetError: If the header of an entry's file is damaged.
+        DatasetError: If the only entries that fit are damaged.
     """
     asked = as_dict(env_kwargs, "env_kwargs")
-    candidates = _with_kwargs(_of_task(env_id, root, asked) or _of_environment(env_id, root), asked)
+    env_id = bare_id(env_id)
+    if not _files(env_id, root):
+        env_id, asked = same_task(env_id, asked)
+    candidates = _with_kwargs(_candidates(env_id, root, asked), asked)
     if variant is not None:
         candidates = _with_variant(candidates, variant)
     tasks = _unique(_task(entry) for entry in candidates)
@@ -148,6 +84,8 @@ def find(
     chosen = [entry for entry in candidates if entry.default]
     if len(candidates) == 1:
         chosen = candidates
+    # The user's own default comes before the shipped one.
+    chosen = [entry for entry in chosen if entry.root == user_zoo()] or chosen
     if len(chosen) != 1:
         variants = _unique(entry.variant for entry in candidates)
         raise ZooError(
@@ -182,12 +120,42 @@ def load(
     return find(env_id, variant, root=root, **env_kwargs).load()
 
 
+def resolve(name: str, variant: str | None = None, **env_kwargs: Any) -> Path:
+    """Find the file of a dataset by whatever a user may call it.
+
+    Args:
+        name: A file, with or without its suffix; the folder of a run or an entry; or what `find` takes.
+        variant: As for `find`.
+        **env_kwargs: As for `find`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ZooError: It is no file, and no entry or more than one fits.
+        DatasetError: A file or folder is named that has no dataset.
+    """
+    path = Path(name)
+    if path.is_dir():
+        for file in RUN_FILES:
+            if (path / file).is_file():
+                return path / file
+    if path.suffix == ".safetensors" or path.is_file() or Path(f"{name}.safetensors").is_file():
+        return find_file(path)
+    try:
+        return find(name, variant, **env_kwargs).path
+    except ZooError:
+        if path.is_dir():
+            return find_file(path)  # says what is missing in the folder
+        raise
+
+
 def save(dataset: DistilledDataset, root: Path | None = None) -> Path:
-    """Write a dataset into the zoo, where its card says; an entry of the same name is replaced.
+    """Write a dataset into the zoo, where its card says, whatever lies there; see `add`.
 
     Args:
         dataset: The dataset. Its card needs a variant.
-        root: Folder of another zoo; None is the one that comes with the library.
+        root: Folder of another zoo; None is the user's own.
 
     Returns:
         The file written.
@@ -196,10 +164,12 @@ def save(dataset: DistilledDataset, root: Path | None = None) -> Path:
         ZooError: If the card has no variant, or if the entry would clash with another one.
         DatasetError: If the file cannot be written.
     """
-    card = dataset.card
-    root = data_root("zoo") if root is None else Path(root)
-    name = entry_name(card.env_kwargs, card.variant)
-    folder = root / _env_folder(card.env_id) / name
+    return _write(dataset, None, _place(dataset.card, user_zoo() if root is None else Path(root)))
+
+
+def _place(card: Card, root: Path) -> Path:
+    """Return the folder of a card's entry, if its name and its being the default one clash with no other."""
+    folder = root / entry_folder(card)
     for other in entries(card.env_id, root=root):
         if other.path.parent == folder:
             # Only values that a folder name cannot hold make two tasks share a name.
@@ -213,37 +183,146 @@ def save(dataset: DistilledDataset, root: Path | None = None) -> Path:
                 f"{card.task} already has the default dataset {other.name}; only one may have "
                 "card.default set."
             )
+    return folder
+
+
+def _write(dataset: DistilledDataset, critic: bytes | None, folder: Path) -> Path:
+    """Write all files of an entry; the old critic goes before its dataset does."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        critic_path(folder / DATASET_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise ZooError(f"Cannot make the folder of the zoo entry: {error}.") from None
-    return dataset.save(folder / DATASET_FILE)
+    sweep(folder)
+    path = dataset.save(folder / DATASET_FILE)
+    if critic is not None:
+        with replacing(critic_path(path)) as temporary:
+            temporary.write_bytes(critic)
+    return path
 
 
-def _of_task(env_id: str, root: Path | None, asked: Mapping[str, Any]) -> list[ZooEntry]:
-    """Entries whose folder's name is what was asked, or has all its arguments: cards take a while to read."""
+def add(
+    dataset: DistilledDataset, critic: bytes | None = None, *, root: Path | None = None, force: bool = False
+) -> Path:
+    """Put a dataset into the zoo, if it was selected with a higher score than the one that it would replace.
+
+    Scores of the test decide nothing. A legacy entry is replaced by any other. One dataset of each task is
+    the default one: the first to come, or one whose card says so where the default one was legacy.
+
+    Args:
+        dataset: The dataset. Its card needs a variant.
+        critic: What lies beside its file in ``*.critic.safetensors``; that of the entry before is removed.
+        root: Folder of another zoo; None is the user's own.
+        force: Replace the entry, and the default one, in any case.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ZooError: The entry that is there stays, or the card cannot name an entry.
+        TaskDistillError: A file cannot be written.
+    """
+    home = user_zoo() if root is None else Path(root)
+    folder = home / entry_folder(dataset.card)
+    with lock(home / ".lock", "", wait=True):
+        if not force:
+            _refuse_worse(dataset, folder)
+        card = dataset.card
+        siblings = [
+            entry
+            for entry in entries(card.env_id, root=root)
+            if entry.env_kwargs == card.env_kwargs and entry.path.parent.name != folder.name
+        ]
+        defaults = [entry for entry in siblings if entry.default]
+        if card.default:
+            for entry in defaults:
+                if entry.root == home and (force or entry.card.legacy):
+                    old = entry.load()
+                    old.replace(card=old.card.replace(default=False)).save(entry.path)
+        else:
+            dataset = dataset.replace(card=card.replace(default=not defaults))
+        return _write(dataset, critic, _place(dataset.card, home))
+
+
+def _refuse_worse(dataset: DistilledDataset, folder: Path) -> None:
+    try:
+        old = DistilledDataset.load(folder)
+    except DatasetError:
+        return  # there is none, or none that could be read
+    if old.card.legacy or old.digest == dataset.digest:
+        return
+    name = f"{folder.parent.name}/{folder.name}"
+    new, before = dataset.card.selection, old.card.selection
+    if new is None:
+        raise ZooError(
+            f"The zoo has {name}, and this dataset has no selection score to compare with its; "
+            "use --force to replace it all the same."
+        )
+    if before is not None and new.mean <= before.mean:
+        raise ZooError(
+            f"{name} was selected with {before.figures[0]}, and this dataset with no more than "
+            f"{new.figures[0]}; use --force to replace it all the same."
+        )
+
+
+def _files(env_id: str | None, root: Path | None) -> list[Path]:
+    """The files of entries; of those of one name only the one of the first zoo."""
+    if env_id is not None and not is_safe(env_folder(env_id)):
+        return []
+    found: dict[tuple[str, ...], Path] = {}
+    for zoo in (user_zoo(), data_root("zoo")) if root is None else (Path(root),):
+        pattern = f"*/*/{DATASET_FILE}" if env_id is None else f"{env_folder(env_id)}/*/{DATASET_FILE}"
+        for file in zoo.glob(pattern):
+            found.setdefault(file.parts[-3:-1], file)
+    return list(found.values())
+
+
+def _read(files: Iterable[Path]) -> tuple[list[ZooEntry], list[DatasetError]]:
+    found, damaged = [], []
+    for file in files:
+        try:
+            card = read_card(file)
+            entry_folder(card)
+        except DatasetError as error:
+            damaged.append(error)
+        except ZooError as error:
+            damaged.append(DatasetError(f"{file}: {error}"))
+        else:
+            found.append(ZooEntry(bare_id(card.env_id), card.env_kwargs, card.variant, file, card.default))
+    return sorted(found, key=lambda e: (e.env_id, _natural(e.name))), damaged
+
+
+def _sound(found: list[ZooEntry], damaged: Sequence[DatasetError]) -> list[ZooEntry]:
+    """Return the entries that were read, and warn of the others."""
+    for error in damaged:
+        warnings.warn(f"An entry of the zoo is left out: {error}", ZooWarning, stacklevel=3)
+    return found
+
+
+def _candidates(env_id: str, root: Path | None, asked: Mapping[str, Any]) -> list[ZooEntry]:
+    """Entries whose name is what was asked, or that have all its arguments, or of its environment.
+
+    Cards take a while to read: what folders' names tell comes first.
+    """
     environment, _, name = env_id.rpartition("/")
-    named = [file for file in _files(environment, root) if file.parts[-2] == name]
-    if named:
-        return _read(named)
-    wanted = {f"{name}={_slug(value)}" for name, value in asked.items()}
-    return _read(file for file in _files(env_id, root) if wanted <= set(file.parts[-2].split(",")))
-
-
-def _of_environment(asked: str, root: Path | None) -> list[ZooEntry]:
-    """Entries whose environment id, or whose full name, is what was asked."""
-    asked = bare_id(asked)
-    # Only this environment's folder is read, so that damage elsewhere does no harm.
-    of_env_id = entries(asked, root=root)
-    named = [e for e in entries(asked.rpartition("/")[0], root=root) if e.name == asked]
-    if of_env_id or named:
-        return of_env_id or named
-    everything = entries(root=root)
+    of_environment = _files(env_id, root)
+    wanted = {f"{key}={slug(value)}" for key, value in asked.items()}
+    for files in (
+        [file for file in _files(environment, root) if file.parts[-2] == name],
+        [file for file in of_environment if wanted <= set(file.parts[-2].split(","))],
+        of_environment,
+    ):
+        found, damaged = _read(files)
+        if found:
+            return _sound(found, damaged)
+        if damaged:
+            raise damaged[0]
+    everything, _ = _read(_files(None, root))
     ids = _unique(entry.env_id for entry in everything)
     there_is = f"it has {_listed(ids)}" if ids else "it is empty"
     # An id can only be near ids, and a full name near full names.
-    names = [entry.name for entry in everything] if asked.rpartition("/")[0] in ids else ids
-    raise ZooError(f"The zoo has no dataset for {asked}: {there_is}.{did_you_mean(asked, names)}")
+    names = [entry.name for entry in everything] if environment in ids else ids
+    raise ZooError(f"The zoo has no dataset for {env_id}: {there_is}.{did_you_mean(env_id, names)}")
 
 
 def _with_kwargs(candidates: Sequence[ZooEntry], asked: Mapping[str, Any]) -> list[ZooEntry]:
@@ -276,15 +355,6 @@ def _with_variant(candidates: Sequence[ZooEntry], variant: str) -> list[ZooEntry
         f'{candidates[0].env_id} has no variant "{variant}": it has {_listed(variants)}.'
         f"{did_you_mean(variant, variants)}"
     )
-
-
-def _env_folder(env_id: str) -> str:
-    return bare_id(env_id).replace("/", "--")
-
-
-def _slug(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return re.sub(r"[^\w.+-]", "-", text, flags=re.ASCII)
 
 
 def _task(entry: ZooEntry) -> str:

@@ -8,13 +8,15 @@ import pytest
 
 from gym_taskdistill import zoo
 from gym_taskdistill.learners import NAMED_LEARNERS
+from gym_taskdistill.paths import data_root
 from gym_taskdistill.policies.evaluation import evaluate
 
 #: Games of Atari are long.
 N_AGENTS, N_PLAYERS = 16, 4
 
 
-@pytest.mark.parametrize("entry", zoo.entries(), ids=lambda entry: entry.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", zoo.entries(root=data_root("zoo")), ids=lambda entry: entry.name)
 def test_an_entry_scores_what_its_card_says(entry: zoo.ZooEntry) -> None:
     dataset = entry.load()
     recorded = dataset.card.scores[0]

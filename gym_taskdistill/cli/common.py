@@ -2,39 +2,88 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tyro
-import yaml
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
 
 from gym_taskdistill import zoo
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.progress import progress
+from gym_taskdistill.schema import yaml_value
 
-T = TypeVar("T")
+__all__ = [
+    "dataset_path",
+    "key_values",
+    "load_dataset",
+    "print_columns",
+    "print_scores",
+    "printable",
+    "progress",
+    "run_command",
+]
 
 
 def run_command(arguments: Any, command: Callable[[Any], None], argv: Sequence[str] | None) -> None:
     """Parse a command line and run it; a mistake of the user ends it with one sentence and status 1.
+
+    An interrupt ends it with status 130, a reader that has seen enough (``| head``) with 141, as in a shell.
 
     Args:
         arguments: Dataclass of the flags, each documented.
         command: What to run.
         argv: The command line without the program's name; ``None`` for the process's own.
     """
-    parsed = tyro.cli(arguments, args=argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no "±" gets "?"
     try:
-        command(parsed)
+        with _plain_warnings():
+            command(tyro.cli(arguments, args=argv))
+            sys.stdout.flush()
     except TaskDistillError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Python would flush again when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print the zoo's warnings as one line each, without the place in the code."""
+    show = warnings.showwarning
+
+    def plain(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, zoo.ZooWarning):
+            print(f"warning: {printable(str(message))}", file=sys.stderr)
+        else:
+            show(message, category, *place, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", zoo.ZooWarning)
+        warnings.showwarning = plain
+        yield
+
+
+def printable(text: str) -> str:
+    r"""Return text without control characters, which a terminal would obey; line breaks stay.
+
+    >>> print(printable("a\x1b[31m"))
+    a\x1b[31m
+    """
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def key_values(pairs: Iterable[str], flag: str) -> dict[str, Any]:
@@ -43,60 +92,52 @@ def key_values(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     Raises:
         TaskDistillError: A pair has no ``=`` or its value is not YAML.
 
-    >>> key_values(["n=3", "learning_rate=lin_0.01"], "--set")
-    {'n': 3, 'learning_rate': 'lin_0.01'}
+    >>> key_values(["n=3", "learning_rate=lin_0.01", "steps=1e6"], "--set")
+    {'n': 3, 'learning_rate': 'lin_0.01', 'steps': 1000000}
     """
     values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise TaskDistillError(f'{flag} takes key=value, such as n=3, but got "{pair}".')
-        try:
-            values[key.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise TaskDistillError(f'{flag}: the value in "{pair}" is not plain data.') from None
+        values[key.replace("-", "_")] = yaml_value(value, f'{flag}: the value in "{pair[:80]}"')
     return values
 
 
 def dataset_path(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> Path:
-    """Find a dataset by a file's path or a zoo entry's name.
-
-    Raises:
-        TaskDistillError: There is neither.
-    """
-    path = Path(name)
-    if path.suffix == ".safetensors" or path.is_dir():
-        return path
-    return zoo.find(name, variant, **env_kwargs).path
-
-
-def progress_over(n_episodes: int, shown: bool) -> tqdm[Any]:
-    """Return a progress bar over episodes, with the time left."""
-    return tqdm(total=n_episodes, unit="episode", dynamic_ncols=True, disable=not shown)
+    """Find a dataset by whatever a user may call it; see `zoo.resolve`."""
+    return zoo.resolve(name, variant, **env_kwargs)
 
 
 def load_dataset(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> DistilledDataset:
-    """Load a dataset by a file's path or a zoo entry's name; see `dataset_path`."""
-    return DistilledDataset.load(dataset_path(name, variant, env_kwargs))
+    """Load a dataset by whatever a user may call it; see `zoo.resolve`."""
+    return DistilledDataset.load(zoo.resolve(name, variant, **env_kwargs))
+
+
+def print_columns(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[str]) -> None:
+    """Print rows in columns as wide as their widest text, whole at any width and in pipes.
+
+    Args:
+        headings: A heading for each column.
+        rows: Texts, as many in each row as there are headings.
+        left: Headings of the columns that begin at the left.
+    """
+    lines = [headings, *([printable(cell).replace("\n", " ") for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(line, widths, headings, strict=True)
+        text = "  ".join(cell.ljust(w) if heading in left else cell.rjust(w) for cell, w, heading in cells)
+        print(text.rstrip())
 
 
 def print_scores(title: str, scores: Iterable[Score]) -> None:
     """Print scores as a table, with the protocol beneath."""
     scores = list(scores)
-    table = Table(title=title, title_justify="left")
-    for heading in ("learners", "policy", "mean", "std", "worst agent"):
-        table.add_column(heading, justify="left" if heading in ("learners", "policy") else "right")
-    for score in scores:
-        table.add_row(
-            score.learners,
-            "deterministic" if score.deterministic else "stochastic",
-            *score.figures,
-        )
-    console = Console()
-    console.print(table)
-    protocols = {(s.n_agents, s.n_episodes) for s in scores}
-    for n_agents, n_episodes in sorted(protocols):
-        console.print(
+    print(printable(title))
+    rows = [(s.learners, "deterministic" if s.deterministic else "stochastic", *s.figures) for s in scores]
+    print_columns(("learners", "policy", "mean", "std", "worst agent"), rows, left=("learners", "policy"))
+    for n_agents, n_episodes in sorted({(s.n_agents, s.n_episodes) for s in scores}):
+        print(
             f"{n_agents} fresh agents x {n_episodes} full episodes each, raw rewards; "
             "mean, standard deviation and minimum over agents."
         )

@@ -17,10 +17,10 @@ import tyro
 from gym_taskdistill.cli.common import key_values, load_dataset, run_command
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
+from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.policy import DistilledPolicy
-from gym_taskdistill.recipes.run import use_threads
 from gym_taskdistill.tasks.task import Task
-from gym_taskdistill.uses.plotting import checked_suffix
+from gym_taskdistill.uses.figures import checked_suffix
 
 #: Suffixes an episode can be recorded under.
 VIDEO_SUFFIXES = (".gif", ".mp4")
@@ -227,7 +227,7 @@ def _video_writer(path: Path, size: tuple[int, int], fps: int) -> Generator[None
 
 def _import_ffmpeg() -> Any:
     try:
-        import imageio_ffmpeg  # type: ignore[import-untyped]
+        import imageio_ffmpeg
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError):  # the latter where it comes without its program

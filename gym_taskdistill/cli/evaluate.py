@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
@@ -14,7 +14,7 @@ from gym_taskdistill.cli.common import (
     dataset_path,
     key_values,
     print_scores,
-    progress_over,
+    progress,
     run_command,
 )
 from gym_taskdistill.dataset.card import Score
@@ -22,8 +22,9 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_text
 from gym_taskdistill.learners import TABLE_1
+from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import evaluate
-from gym_taskdistill.recipes.run import SCORE_SEED, use_threads
+from gym_taskdistill.seeds import TEST
 from gym_taskdistill.tasks.task import Task
 
 
@@ -57,7 +58,7 @@ class EvaluateArgs:
     deterministic: bool = False
     """Take the most likely action instead of sampling."""
 
-    seed: int = SCORE_SEED
+    seed: int = TEST
     """Seed of agents, actions and envs."""
 
     record: bool = False
@@ -91,7 +92,8 @@ def evaluate_command(args: EvaluateArgs) -> None:
         names.extend(TABLE_1 if name == "table_1" else [name])
     tested = dataset.to(get_device(args.device))
     scores = []
-    with progress_over(len(names or [None]) * args.agents * args.episodes, args.progress_bar) as bar:
+    total = len(names or [None]) * args.agents * args.episodes
+    with progress(total, "episode", args.progress_bar) as bar:
         for learners in names or [None]:
             result = evaluate(
                 tested,
@@ -101,7 +103,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
                 deterministic=args.deterministic,
                 seed=args.seed,
                 task=task,
-                progress=lambda episodes: bar.update(episodes),
+                progress=bar.update,
             )
             scores.append(result.score)
     print_scores(f"{dataset!r}", scores)
@@ -116,7 +118,7 @@ def record_scores(dataset: DistilledDataset, scores: Sequence[Score]) -> Distill
     """Return a dataset whose card has these scores, in place of those with the same learners and policy."""
     new = {(score.learners, score.deterministic): score for score in scores}
     kept = {(score.learners, score.deterministic): score for score in dataset.card.scores}
-    return dataset.replace(card=replace(dataset.card, scores=tuple({**kept, **new}.values())))
+    return dataset.replace(card=dataset.card.replace(scores=tuple({**kept, **new}.values())))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from gym_taskdistill.cli.common import key_values, load_dataset, run_command
-from gym_taskdistill.uses.plotting import plot_learning_curves, plot_rows
+from gym_taskdistill.uses.curves import plot_learning_curves
+from gym_taskdistill.uses.rows import plot_rows
 
 
 @dataclass(frozen=True)

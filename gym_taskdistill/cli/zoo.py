@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from gym_taskdistill import zoo
-from gym_taskdistill.cli.common import dataset_path, key_values, print_scores, run_command
+from gym_taskdistill.cli.common import key_values, print_columns, print_scores, printable, run_command
 from gym_taskdistill.dataset.card import Card, Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.distill.critic_file import critic_path
-from gym_taskdistill.errors import ZooError
-from gym_taskdistill.files import replacing
+from gym_taskdistill.distill import critic_file
+from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.paths import checkout_root
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,9 @@ class ListArgs:
 
     env_id: tyro.conf.Positional[str | None] = None
     """Only those of this environment."""
+
+    json: bool = False
+    """Print the list as JSON."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,20 @@ class PathArgs(_EntryArgs):
 
 @dataclass(frozen=True)
 class AddArgs:
-    """Put a dataset into the zoo, with its critic if that lies beside it.
+    """Put a dataset into your own zoo, with its critic if that lies beside it.
 
-    An entry that scores higher is not replaced.
+    Your zoo is the folder that TASKDISTILL_ZOO names, or lies in your data directory. An entry that was
+    selected with a higher score is not replaced; scores of the test decide nothing.
     """
 
-    file: tyro.conf.Positional[Path]
-    """The dataset's file, such as the best.safetensors of a run."""
+    file: tyro.conf.Positional[str]
+    """The dataset: a file, or the folder of a run."""
 
     force: bool = False
-    """Replace an entry even if it scores higher."""
+    """Replace an entry even if it was selected with a higher score; take the place of the default one too."""
+
+    shipped: bool = False
+    """Write into the zoo of this source checkout instead."""
 
 
 Command = (
@@ -79,76 +83,84 @@ Command = (
 
 def list_entries(args: ListArgs) -> None:
     """Run ``zoo list``."""
-    table = Table(title="Mean return of fresh agents ± standard deviation over agents")
-    for heading in ("entry", "k", "inner steps", "learners", "mean ± std", "worst"):
-        table.add_column(heading, justify="left" if heading in ("entry", "learners") else "right")
+    found = []
     for entry in zoo.entries(args.env_id):
-        dataset, score = entry.load(), main_score(entry.card)
-        figures = ("", "", "")
-        if score is not None:
-            mean, std, worst = score.figures
-            figures = (score.learners, f"{mean} ± {std}", worst)
-        table.add_row(entry.name, str(dataset.k), str(dataset.inner_steps), *figures)
-    Console().print(table)
+        try:
+            found.append((entry, entry.load()))
+        except DatasetError as error:
+            warnings.warn(f"An entry of the zoo is left out: {error}", zoo.ZooWarning, stacklevel=1)
+    if args.json:
+        print(json.dumps([_facts(entry, dataset) for entry, dataset in found], indent=2))
+        return
+    headings = ("entry", "default", "k", "steps", "learners", "mean", "std", "worst", "")
+    rows = []
+    for entry, dataset in found:
+        score = main_score(dataset.card)
+        figures = ("", "", "", "") if score is None else (score.learners, *score.figures)
+        marks = "default" if entry.default else "", "legacy" if dataset.card.legacy else ""
+        rows.append((entry.name, marks[0], str(dataset.k), str(dataset.rule.steps), *figures, marks[1]))
+    print_columns(headings, rows, left=("entry", "default", "learners", ""))
+    print(
+        "\nmean, std and worst: over fresh agents' mean returns. default: meant where no variant is named.\n"
+        "legacy: the card cannot tell as stages how the dataset was made."
+    )
+
+
+def _facts(entry: zoo.ZooEntry, dataset: DistilledDataset) -> dict[str, Any]:
+    """Return what the list tells of an entry, as plain data."""
+    score = main_score(dataset.card)
+    return {
+        "name": entry.name,
+        "env_id": entry.env_id,
+        "env_kwargs": entry.env_kwargs,
+        "variant": entry.variant,
+        "default": entry.default,
+        "legacy": dataset.card.legacy,
+        "k": dataset.k,
+        "inner_steps": dataset.rule.steps,
+        "score": score and {k: v for k, v in score.to_dict().items() if k != "agent_means"},
+        "path": str(entry.path),
+    }
 
 
 def show(args: ShowArgs) -> None:
     """Run ``zoo show``."""
-    path = dataset_path(args.entry, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
+    path = zoo.resolve(args.entry, args.variant, **key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)
     card = dataset.card
     if args.json:
         print(json.dumps(card.to_dict(), indent=2))
         return
-    print(dataset)
+    print(printable(str(dataset)))
     print(f"file: {path}")
-    print(f"distilled over: {json.dumps(card.learners)}")
+    print(f"digest: {dataset.digest}")
+    print(printable(f"distilled over: {json.dumps(card.learners)}"))
     print(
-        f"made in {card.num_timesteps:,} environment steps and {card.wall_clock_s:,.0f} s, seed "
-        f"{card.seed}, on {card.created}"
+        printable(
+            f"made in {card.num_timesteps:,} environment steps and {card.wall_clock_s:,.0f} s, seed "
+            f"{card.seed}, on {card.created}"
+        )
     )
-    print("with " + ", ".join(f"{name} {version}" for name, version in card.versions.items()))
+    for i, stage in enumerate(card.lineage, 1):
+        settings = json.dumps(stage.settings)
+        print(printable(f"stage {i}: {stage.kind} {settings}, seed {stage.seed}, {stage.env_steps:,} steps"))
+    print(printable("with " + ", ".join(f"{name} {version}" for name, version in card.versions.items())))
     if card.notes:
-        print(card.notes)
+        print(printable(card.notes))
     print_scores("Scores", card.scores)
 
 
 def print_path(args: PathArgs) -> None:
     """Run ``zoo path``."""
-    print(dataset_path(args.entry, args.variant, key_values(args.env_kwargs, "--env-kwargs")))
+    print(zoo.resolve(args.entry, args.variant, **key_values(args.env_kwargs, "--env-kwargs")))
 
 
 def add(args: AddArgs) -> None:
     """Run ``zoo add``."""
-    dataset = DistilledDataset.load(args.file)
-    card, new = dataset.card, main_score(dataset.card)
-    if new is None:
-        raise ZooError(
-            f'"{args.file}" has no score; evaluate it first: '
-            f"python -m gym_taskdistill.evaluate {args.file} --record"
-        )
-    name = zoo.entry_name(card.env_kwargs, card.variant)
-    for entry in zoo.entries(card.env_id):
-        old = main_score(entry.card)
-        same = entry.name.endswith(f"/{name}")
-        if same and old is not None and old.mean > new.mean and not args.force:
-            raise ZooError(
-                f"{entry.name} scores {old.figures[0]}, more than the {new.figures[0]} of this dataset; "
-                "use --force to replace it all the same."
-            )
-    path = zoo.save(dataset)
-    _copy_critic(critic_path(args.file), critic_path(path))
-    print(path)
-
-
-def _copy_critic(source: Path, target: Path) -> None:
-    """Put the critic beside the dataset, or remove that of the dataset before."""
-    if source == target:
-        return
-    target.unlink(missing_ok=True)
-    if source.is_file():
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+    file = zoo.resolve(args.file)
+    dataset = DistilledDataset.load(file)
+    critic = critic_file.of_dataset(file, dataset.digest)
+    print(zoo.add(dataset, critic, root=checkout_root("zoo") if args.shipped else None, force=args.force))
 
 
 def main_score(card: Card) -> Score | None:
