@@ -6,11 +6,14 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from gym_taskdistill import __version__
 from gym_taskdistill.errors import did_you_mean
 
 #: Commands and the modules that run them; each is also ``python -m gym_taskdistill.<command>``.
 COMMANDS = {
     "train": "distil an environment into a dataset",
+    "recipes": "list the tasks that have a recipe, and what it makes",
+    "reproduce": "make entries of the zoo again from nothing",
     "evaluate": "train fresh agents on a dataset and test them",
     "enjoy": "watch or record a fresh agent",
     "zoo": "list, show and add distilled datasets",
@@ -21,11 +24,14 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that the first argument names."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"gym-taskdistill {__version__}")
+        return
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: taskdistill COMMAND [OPTIONS]\n")
         for name, summary in COMMANDS.items():
-            print(f"  {name:10}{summary}")
-        print("\ntaskdistill COMMAND --help tells a command's options.")
+            print(f"  {name:11}{summary}")
+        print("\ntaskdistill COMMAND --help tells a command's options, taskdistill --version the version.")
         return
     command, *rest = arguments
     if command not in COMMANDS:

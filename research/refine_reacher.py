@@ -31,11 +31,11 @@ from gym_taskdistill import PPMO, zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.learners import MLP, learner_distribution
 from gym_taskdistill.policies.action_distributions import DiagGaussian
-from gym_taskdistill.recipes.recipe import Recipe
 from gym_taskdistill.tasks.task import Task
 
 TASK = Task("Reacher-v4")
 EPISODE_STEPS = 50
+N_ENVS = 64
 
 
 @dataclass(frozen=True)
@@ -142,18 +142,19 @@ class Arm:
 def make_model(
     entry: DistilledDataset, width: int, n_learners: int, seed: int, device: str = "cpu", **settings: Any
 ) -> PPMO:
-    """Return the entry as its recipe's PPMO holds it, for learners of this width."""
+    """Return the entry as PPMO holds it, for learners of this width."""
     learners = learner_distribution(entry.card.learners)
     assert isinstance(learners, MLP)
-    recipe = Recipe.from_dict({k: v for k, v in entry.card.recipe.items() if k != "warm_start"})
     settings = {
-        **recipe.ppmo_kwargs(),
+        "k": entry.k,
+        "inner": entry.rule.to_dict(),
+        "start": {"obs_scale": 1.0},
         "learners": replace(learners, width=width),
         "n_learners": n_learners,
-        "log_std_learning_rate": 0.0,
+        "learning_rates": {"log_std": 0.0},
         **settings,
     }
-    env = VecNormalize(TASK.make_vec_env(recipe.n_envs, seed=seed))
+    env = VecNormalize(TASK.make_vec_env(N_ENVS, seed=seed))
     model = PPMO(env=env, seed=seed, device=device, **settings)
     model.load_dataset(entry)
     return model
@@ -168,13 +169,13 @@ def returns(model: PPMO, arm: Arm, starts: State) -> Tensor:
         torch.as_tensor(array, dtype=torch.float32, device=model.device)
         for array in (statistics.mean, np.sqrt(statistics.var + normalizer.epsilon))
     )
-    trained = model.policy.train_learners(create_graph=torch.is_grad_enabled())
+    trained = model.loop.trained(create_graph=torch.is_grad_enabled())
     state = starts.to(model.device)
     total = torch.zeros(len(starts.target), device=model.device)
     for _ in range(EPISODE_STEPS):
         obs = ((arm.observe(state) - mean) / std).clamp(-normalizer.clip_obs, normalizer.clip_obs)
-        features = model.policy.features(obs.view(model.n_learners, -1, obs.shape[1]))
-        distribution = trained.act(features, model.policy.trunk)
+        features = model.loop.features(obs.view(model.n_learners, -1, obs.shape[1]))
+        distribution = trained.act(features, model.loop.trunk)
         assert isinstance(distribution, DiagGaussian)
         actions = distribution.mean.reshape(-1, 2).clamp(-1, 1)
         total = total + arm.reward(state, actions)
@@ -200,17 +201,14 @@ def refine(
         generator: Source of the starts.
         progress: Called with the number of finished updates and the mean return of the last.
     """
-    groups = model.optimizer.param_groups
-    params = [p for group in groups for p in group["params"]]
+    loop = model.loop
     for update in range(n_updates):
-        for group in groups:
-            group["lr"] = model.schedules[group["name"]](1.0) * (1 - 0.95 * update / n_updates)
-        model.policy.sample_learners(model.generator)
+        loop.set_rates(1.0)
+        for group in loop.optimizer.param_groups:
+            group["lr"] *= 1 - 0.95 * update / n_updates
+        loop.draw()
         score = returns(model, arm, arm.start(model.n_learners * n_episodes, generator)).mean()
-        model.optimizer.zero_grad()
-        (-score).backward()
-        torch.nn.utils.clip_grad_norm_(params, model.max_grad_norm)
-        model.optimizer.step()
+        loop.step(-score)
         if progress is not None:
             progress(update + 1, score.item())
 
@@ -236,14 +234,15 @@ def main() -> None:
     entry = DistilledDataset.load(file if file.suffix == ".safetensors" else zoo.find(args.entry).path)
     if entry.card.env_id != TASK.env_id:
         raise SystemExit(f"{args.entry} is for {entry.card.env_id}, but the arm is that of {TASK.env_id}.")
-    if not entry.card.recipe:
-        raise SystemExit(
-            f"{args.entry} has no recipe in its card; give an entry, or a dataset that a run made."
-        )
+    if entry.obs_scale is None:
+        raise SystemExit(f"{args.entry} has no obs_scale; give an entry of Reacher.")
     rates = {
         "learning_rate": args.learning_rate,
-        "inner_lr_learning_rate": args.learning_rate / 4,
-        "obs_scale_learning_rate": args.learning_rate / 2,
+        "learning_rates": {
+            "inner_lr": args.learning_rate / 4,
+            "obs_scale": args.learning_rate / 2,
+            "log_std": 0.0,
+        },
     }
     model = make_model(entry, args.width, args.n_learners, args.seed, args.device, **rates)
     scores: list[float] = []

@@ -1,11 +1,10 @@
-"""Measure what the results set beside distillation: ``research/run_reference.py ppmo Hopper-v4 --seed 0``.
+"""Measure what the results set beside distillation: ``run_reference.py sb3 Hopper-v4 --seed 0``.
 
-``ppmo`` is this library with the whole network in the encoder, that is direct-task PPO, with the recipe and
-the env steps of the distillation. ``sb3`` is Stable-Baselines3's PPO with the hyperparameters of its zoo,
-which stand in ``references/sb3_ppo.yaml``. ``one-action`` plays one discrete action, as the expert
-``action:16`` of an imitation does: nine times in ten where there are 18. ``k-shot`` times the training of one
-agent on the zoo's dataset.
-The result, a JSON file, lands in ``references``.
+``sb3`` is Stable-Baselines3's PPO with the hyperparameters of its zoo, which stand in
+``docs/references/sb3_ppo.yaml``. ``one-action`` plays one discrete action, as the expert ``action:16`` of a
+stage ``imitate`` does: nine times in ten where there are 18. ``k-shot`` times how one agent is
+trained on the zoo's dataset. Direct-task PPO by this library's own program is a variant of its recipes:
+``python -m gym_taskdistill.train Hopper-v4/expert``. The result, a JSON file, lands in ``docs/references``.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +27,11 @@ from stable_baselines3.common.vec_env import VecNormalize
 from gym_taskdistill import DistilledPolicy, zoo
 from gym_taskdistill.cli.common import key_values
 from gym_taskdistill.dataset.card import versions
-from gym_taskdistill.distill.imitation import act, one_action
+from gym_taskdistill.distill.experts import act, one_action
 from gym_taskdistill.files import write_text
-from gym_taskdistill.learners import learner_distribution
-from gym_taskdistill.policies.evaluation import evaluate
-from gym_taskdistill.recipes import recipe as recipes
-from gym_taskdistill.recipes.recipe import Recipe
-from gym_taskdistill.recipes.run import SCORE_SEED, Run, use_threads
+from gym_taskdistill.machine import use_threads
+from gym_taskdistill.recipes.file import load
+from gym_taskdistill.seeds import TEST
 from gym_taskdistill.tasks.task import Task
 
 REFERENCES = Path(__file__).resolve().parents[1] / "docs" / "references"
@@ -47,31 +43,6 @@ N_COLUMNS = 20
 
 #: Agents that are trained to time one.
 N_TIMED = 21
-
-
-def direct_task(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of direct-task PPO, with some settings of one's own."""
-    learners = learner_distribution(settings.get("learners", recipe.ppmo["learners"]))
-    n_layers = len(learners.layers(recipe.task.observation_space.shape or (), 1))
-    # Nothing is drawn afresh, so that one agent is all there is to test.
-    changes: dict[str, Any] = {"encoder_layers": n_layers, "n_agents": 1, "n_episodes": 16}
-    changes["encoder_learning_rate"] = "lin_0.001_0.0001"  # the rows' would be far too high for weights
-    changes["obs_scale_init"] = None
-    return recipe.override({**changes, **settings})
-
-
-def train_ppmo(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
-    """Train direct-task PPO by this library's program and return its result; its run goes to ``out``."""
-    dataset = Run.create(recipe, seed, out, f"{recipe.task},ppmo").execute()
-    score = evaluate(dataset, 1, N_EPISODES, seed=SCORE_SEED + seed)
-    return {
-        "hyperparameters": recipe.ppmo,
-        "total_timesteps": recipe.total_timesteps,
-        "num_timesteps": dataset.card.num_timesteps,
-        "wall_clock_s": dataset.card.wall_clock_s,
-        "mean": score.mean,
-        "std": float(score.returns.std()),
-    }
 
 
 def train_sb3(task: Task, seed: int, total_timesteps: int | None) -> dict[str, Any]:
@@ -93,7 +64,7 @@ def train_sb3(task: Task, seed: int, total_timesteps: int | None) -> dict[str, A
     model.learn(total, progress_bar=False)
     elapsed = time.perf_counter() - start
     env.training = env.norm_reward = False
-    env.seed(SCORE_SEED + seed)
+    env.seed(TEST + seed)
     returns, _ = evaluate_policy(
         model, env, N_EPISODES, deterministic=False, return_episode_rewards=True, warn=False
     )
@@ -109,7 +80,7 @@ def train_sb3(task: Task, seed: int, total_timesteps: int | None) -> dict[str, A
 def play_one_action(task: Task, action: int, seed: int) -> dict[str, Any]:
     """Play full games by one action and return what they score."""
     expert = one_action(action, task.action_space)
-    env = task.make_vec_env(N_COLUMNS, seed=SCORE_SEED + seed)
+    env = task.make_vec_env(N_COLUMNS, seed=TEST + seed)
     rng = np.random.default_rng(seed)
     obs = env.reset()
     returns: list[list[float]] = [[] for _ in range(N_COLUMNS)]
@@ -130,7 +101,7 @@ def time_k_shot(task: Task) -> dict[str, Any]:
         start = time.perf_counter()
         DistilledPolicy(dataset, seed=seed)
         seconds.append(time.perf_counter() - start)
-    return {"k": dataset.k, "inner_steps": dataset.inner_steps, "seconds": statistics.median(seconds)}
+    return {"k": dataset.k, "inner_steps": dataset.rule.steps, "seconds": statistics.median(seconds)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -138,41 +109,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("algorithm", choices=("ppmo", "sb3", "one-action", "k-shot"))
-    parser.add_argument("recipe", help="a recipe of agents/, or an env id")
-    parser.add_argument("--env-id", help="environment, in place of the recipe's")
+    parser.add_argument("algorithm", choices=("sb3", "one-action", "k-shot"))
+    parser.add_argument("task", help="a task, such as Hopper-v4")
     parser.add_argument("--env-kwargs", nargs="*", default=[], help="arguments of the env, key=value")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--action", type=int, default=0, help="one-action: which one")
     parser.add_argument("--total-timesteps", type=int)
-    parser.add_argument(
-        "--set", nargs="+", default=[], help="ppmo: settings of the recipe to change, key=value"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="ppmo: keep the run here; its best.safetensors can teach (imitation.expert)"
-    )
     args = parser.parse_args(argv)
     use_threads(1)
-    recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), args.env_id)
-    if args.total_timesteps is not None:
-        recipe = recipe.override({"total_timesteps": args.total_timesteps})
-    settings = key_values(args.set, "--set")
-    if args.algorithm == "ppmo":
-        recipe = direct_task(recipe, settings)
-        with tempfile.TemporaryDirectory() as folder:
-            measured = train_ppmo(recipe, args.seed, args.out or Path(folder))
-    elif args.algorithm == "sb3":
-        measured = train_sb3(recipe.task, args.seed, args.total_timesteps)
+    task = load(args.task, key_values(args.env_kwargs, "--env-kwargs")).task
+    if args.algorithm == "sb3":
+        measured = train_sb3(task, args.seed, args.total_timesteps)
     elif args.algorithm == "one-action":
-        measured = play_one_action(recipe.task, args.action, args.seed)
+        measured = play_one_action(task, args.action, args.seed)
     else:
-        measured = time_k_shot(recipe.task)
-    result: dict[str, Any] = {"task": str(recipe.task), "algorithm": args.algorithm}
+        measured = time_k_shot(task)
+    result: dict[str, Any] = {"task": str(task), "algorithm": args.algorithm}
     if args.algorithm != "k-shot":
         result |= {"seed": args.seed, "n_episodes": N_EPISODES, "deterministic": False}
     seed = "" if args.algorithm == "k-shot" else f",seed={args.seed}"
     action = f"={args.action}" if args.algorithm == "one-action" else ""
-    path = REFERENCES / f"{recipe.task},{args.algorithm}{action}{seed}.json"
+    path = REFERENCES / f"{task},{args.algorithm}{action}{seed}.json"
     write_text(path, json.dumps({**result, **measured, "versions": versions()}, indent=2) + "\n")
     print(path.read_text())
 

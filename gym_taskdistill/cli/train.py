@@ -10,36 +10,38 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from gym_taskdistill.cli.common import dataset_path, key_values, print_scores, run_command
-from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill import zoo
+from gym_taskdistill.cli.common import key_values, print_scores, run_command
 from gym_taskdistill.distill import distributed
-from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.recipes import recipe as recipes
-from gym_taskdistill.recipes.run import Run, use_threads
+from gym_taskdistill.machine import use_threads
+from gym_taskdistill.recipes.file import load
+from gym_taskdistill.recipes.run import Run
+
+#: What is distilled when nothing is named: 2D cart-pole into three rows, a minute.
+DEMO = "CartPoleND-v0/n=2,k_min"
 
 
 @dataclass(frozen=True)
 class TrainArgs:
     """Distil an environment into a few rows on which any fresh network learns to act in one step.
 
-    Without arguments: 2D cart-pole into three rows, one to two minutes, then the score of 100 fresh agents.
+    Without arguments: 2D cart-pole into three rows, about a minute, then the score of 100 fresh agents.
+    taskdistill recipes lists all tasks that have a recipe, and their variants.
     """
 
-    recipe: tyro.conf.Positional[str] = "cartpole"
-    """A recipe of agents/, a recipe file (.yaml), or an env id."""
-
-    env_id: str | None = None
-    """Environment, in place of the recipe's: mujoco-few --env-id Hopper-v4."""
+    recipe: tyro.conf.Positional[str] = DEMO
+    """A task (Hopper-v4), one with a variant (Hopper-v4/ten-steps), the full name of an entry
+    (CartPoleND-v0/n=3,k_min), a recipe of agents/ (cartpole), or a recipe file (my.yaml, my.yaml:variant)."""
 
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, as key=value: --env-kwargs n=3."""
 
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
-    """Settings of the recipe to change, PPMO's hyperparameters included:
-    --set k=512 learning_rate=lin_0.01."""
+    """Settings to change, in all stages that have them: --set k=512 learning_rate=lin_0.01 inner.steps=10; in
+    one stage: --set 2.total_timesteps=100_000; of the tests: --set evaluation.n_agents=64."""
 
     total_timesteps: int | None = None
-    """Env steps of the run, in place of the recipe's."""
+    """Env steps of each stage that learns by them, in place of the recipe's."""
 
     seed: int | None = None
     """Seed that makes the run reproducible on one machine; drawn and printed if not given."""
@@ -48,14 +50,10 @@ class TrainArgs:
     """Folder under which the run gets a folder of its own."""
 
     resume: Path | None = None
-    """Folder of an interrupted run to go on with; all its settings are kept."""
+    """Folder of an interrupted run to resume; all its settings are kept."""
 
     warm_start: str | None = None
-    """A dataset file or zoo entry to start from, in place of random rows."""
-
-    roll_back: str | None = None
-    """A dataset file or zoo entry with an encoder of l layers, to start from with l - 1: its first layers and
-    its rows are kept, one more layer becomes the learners'."""
+    """A dataset file or zoo entry from which the first stage starts, in place of random rows."""
 
     device: str = "auto"
     """Torch device: auto, cpu or cuda."""
@@ -76,48 +74,27 @@ def train(args: TrainArgs) -> None:
     run = distributed.from_first(_run(args) if is_first else None)
     assert run is not None
     if is_first:
-        print(f"{run.recipe.task} -> {run.folder} (seed {run.seed})")
+        print(f"{run.recipe.entry} -> {run.folder} (seed {run.seed})", flush=True)
     try:
         dataset = run.execute(args.progress_bar, args.device)
     except KeyboardInterrupt:
-        print(f"\nInterrupted. Go on with: python -m gym_taskdistill.train --resume {run.folder}")
+        print(f"\nInterrupted. Resume with: python -m gym_taskdistill.train --resume {run.folder}")
         raise SystemExit(130) from None
-    if not is_first:
-        return
-    print(f"Training fresh agents on {dataset!r} and testing them ...")
-    dataset = run.score(dataset)
-    print_scores(dataset.card.task, dataset.card.scores)
-    print(f"Best dataset: {run.folder / 'best.safetensors'}")
+    if is_first:
+        print_scores(f"Fresh agents on {dataset!r}", dataset.card.scores)
+        print(f"Dataset: {run.result}")
 
 
 def _run(args: TrainArgs) -> Run:
-    return _new_run(args) if args.resume is None else Run.open(args.resume)
-
-
-def _new_run(args: TrainArgs) -> Run:
-    recipe = recipes.load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), args.env_id)
+    if args.resume is not None:
+        return Run.open(args.resume)
     changes = key_values(args.set, "--set")
     if args.total_timesteps is not None:
         changes["total_timesteps"] = args.total_timesteps
-    recipe = recipe.override(changes)
+    recipe = load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), changes)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
-    source = args.warm_start or args.roll_back
-    start = None if source is None else str(dataset_path(source, None, {}))
-    if args.roll_back is not None:
-        recipe = recipe.override({"encoder_layers": _one_layer_less(args, str(start))})
-    kwargs = [f"{key}{value}" for key, value in recipe.env_kwargs.items()]
-    env = [] if args.env_id is None else [args.env_id]
-    name = "-".join([Path(args.recipe).stem, *env, *kwargs]).replace(":", "-")
-    return Run.create(recipe, seed, args.out, name, start)
-
-
-def _one_layer_less(args: TrainArgs, path: str) -> int:
-    if args.warm_start is not None:
-        raise TaskDistillError("Give --warm-start or --roll-back, not both: both say what to start from.")
-    n_layers = DistilledDataset.load(path).encoder_layers
-    if not n_layers:
-        raise TaskDistillError(f"{args.roll_back} has no encoder that could be rolled back.")
-    return n_layers - 1
+    start = None if args.warm_start is None else zoo.resolve(args.warm_start)
+    return Run.create(recipe, seed, args.out, warm_start=start)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

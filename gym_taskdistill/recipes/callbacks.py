@@ -5,7 +5,6 @@ All of them act between meta-epochs, at the start of a rollout, when the dataset
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -14,12 +13,11 @@ from tqdm import tqdm
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill import critic_file, distributed
 from gym_taskdistill.distill.ppmo import PPMO
-from gym_taskdistill.files import replacing
+from gym_taskdistill.paths import critic_path
 from gym_taskdistill.policies.evaluation import Evaluation, evaluate
+from gym_taskdistill.progress import progress
+from gym_taskdistill.recipes import evaluations
 from gym_taskdistill.tasks.task import Task
-
-#: Columns of ``evaluations.csv``.
-EVALUATION_FIELDS = ("num_timesteps", "mean", "std", "min")
 
 
 class MetaEpochCallback(BaseCallback):
@@ -66,15 +64,29 @@ class BestDatasetCallback(MetaEpochCallback):
         n_agents: Fresh learners in a test.
         n_episodes: Episodes for each.
         seed: Seed of the tests.
+        test_start: Test before the first step too, so that a start that is not bettered is kept.
     """
 
     def __init__(
-        self, task: Task, folder: Path, every: int, n_agents: int, n_episodes: int, seed: int
+        self,
+        task: Task,
+        folder: Path,
+        every: int,
+        n_agents: int,
+        n_episodes: int,
+        seed: int,
+        test_start: bool = False,
     ) -> None:
         super().__init__(every)
+        self.test_start = test_start
         self.task, self.folder = task, folder
         self.n_agents, self.n_episodes, self.seed = n_agents, n_episodes, seed
-        self.history: list[tuple[int, float, float, float]] = []
+        self.history: list[evaluations.Row] = []
+
+    @property
+    def path(self) -> Path:
+        """The best dataset's file."""
+        return self.folder / "best.safetensors"
 
     @property
     def best_mean(self) -> float:
@@ -88,15 +100,11 @@ class BestDatasetCallback(MetaEpochCallback):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        if self._table.is_file():
-            with self._table.open(newline="") as file:
-                rows = list(csv.reader(file))[1:]
-            # Tests after the checkpoint from which this run resumes will be made again.
-            self.history = [
-                (int(steps), float(mean), float(std), float(worst))
-                for steps, mean, std, worst in rows
-                if int(steps) <= self.model.num_timesteps
-            ]
+        # Tests after the checkpoint from which this run resumes will be made again.
+        now = self.model.num_timesteps
+        self.history = [row for row in evaluations.read(self._table) if row[0] <= now]
+        if self.test_start and not self.history:
+            self.act()
 
     def _on_training_end(self) -> None:
         if self.history and self.history[-1][0] == self.model.num_timesteps:
@@ -110,12 +118,20 @@ class BestDatasetCallback(MetaEpochCallback):
         dataset = self.model.dataset()
         result = self._evaluate(dataset)
         if result.mean >= self.best_mean:  # of equals the later, which has seen more learners
-            path = dataset.save(self.folder / "best.safetensors")
-            critic_file.write(self.model, critic_file.critic_path(path))
+            path = dataset.replace(card=dataset.card.replace(selection=result.score)).save(self.path)
+            critic_file.write(self.model, critic_path(path), dataset.digest)
         self.history.append((self.model.num_timesteps, result.mean, result.std, result.min))
-        self._write()
+        evaluations.write(self._table, self.history)
         for name, value in (("mean", result.mean), ("std", result.std), ("min", result.min)):
             self.logger.record(f"eval/{name}", value)
+
+    def say_if_nothing_was_learned(self) -> None:
+        """Warn if no test was better than the first."""
+        if len(self.history) > 1 and self.best_mean <= self.history[0][1]:
+            tqdm.write(
+                f"Nothing was learned: the best of {len(self.history)} tests, {_rounded(self.best_mean)}, is "
+                "no better than the first. Try more env steps, another learning rate, or other rewards."
+            )
 
     def _evaluate(self, dataset: DistilledDataset) -> Evaluation:
         return evaluate(
@@ -128,13 +144,7 @@ class BestDatasetCallback(MetaEpochCallback):
 
     @property
     def _table(self) -> Path:
-        return self.folder / "evaluations.csv"
-
-    def _write(self) -> None:
-        with replacing(self._table) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(EVALUATION_FIELDS)
-            writer.writerows(self.history)
+        return self.folder / evaluations.TABLE
 
 
 class CheckpointCallback(MetaEpochCallback):
@@ -167,13 +177,8 @@ class ScoreProgressBar(BaseCallback):
         self._bar: tqdm | None = None
 
     def _on_training_start(self) -> None:
-        self._bar = tqdm(
-            total=self.locals["total_timesteps"],
-            initial=self.model.num_timesteps,
-            unit="step",
-            unit_scale=True,
-            dynamic_ncols=True,
-        )
+        total, now = self.locals["total_timesteps"], self.model.num_timesteps
+        self._bar = progress(total, "step", initial=now, unit_scale=True)
 
     def _on_rollout_end(self) -> None:
         assert self._bar is not None

@@ -1,96 +1,102 @@
-"""A distillation run: its folder, its progress, its resumption, and its result."""
+"""A run: a folder in which a recipe's stages are carried out, one after the other."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
-from tqdm import tqdm
 
+from gym_taskdistill import files, seeds, zoo
 from gym_taskdistill.dataset.card import Card, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.dataset.file import DATASET_FILE
+from gym_taskdistill.dataset.lineage import StageRecord
 from gym_taskdistill.distill import critic_file, distributed
-from gym_taskdistill.distill.critic_file import critic_path
-from gym_taskdistill.distill.imitation import (
-    CurrentLearners,
-    Recording,
-    imitate,
-    load_expert,
-    record,
-    recording_env,
-)
-from gym_taskdistill.distill.lookahead import Lookahead
-from gym_taskdistill.distill.ppmo import PPMO
-from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.policies.evaluation import Evaluation, evaluate
-from gym_taskdistill.recipes.callbacks import BestDatasetCallback, CheckpointCallback, ScoreProgressBar
-from gym_taskdistill.recipes.recipe import ImitationPlan, Recipe
+from gym_taskdistill.paths import critic_path
+from gym_taskdistill.policies.evaluation import evaluate
+from gym_taskdistill.progress import progress
+from gym_taskdistill.recipes import evaluations
+from gym_taskdistill.recipes.file import check, load_source
+from gym_taskdistill.recipes.recipe import Recipe
+from gym_taskdistill.recipes.stages import Outcome, Promise, Stage, Work
+from gym_taskdistill.recipes.stages.stage import RESULT, RecipeError
+from gym_taskdistill.schema import Schema, read_yaml
 
-#: The seeds of a run's evaluations lie apart: the best dataset is chosen on one, scored on another.
-SELECTION_SEED, SCORE_SEED = 1_000_003, 2_000_003
+#: Makes the dataset of another recipe and returns its file.
+Build = Callable[[Recipe], Path]
 
-#: So do those of the recordings of an expert.
-RECORDING_SEED = 3_000_003
 
-#: A run is cut into this many segments, with a checkpoint at each cut.
-N_SEGMENTS = 10
+class RunSettings(Schema):
+    """What ``run.yaml`` says.
+
+    Attributes:
+        seed: Seed of the run.
+        warm_start: Dataset that the first stage starts from, in place of nothing.
+        recipe: The recipe, with every setting of every stage.
+    """
+
+    error = RecipeError
+
+    seed: int
+    warm_start: str | None = None
+    recipe: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run and its folder.
+    """A recipe, a seed, and the folder in which the one is carried out with the other.
 
-    The folder holds ``run.yaml`` (recipe, seed, start), ``command.txt``, ``versions.json``, TensorBoard
-    events, ``checkpoint.pt``, ``evaluations.csv``, the best and the last dataset, and the critic of the best;
-    while it imitates, what it recorded.
+    The folder holds ``run.yaml`` (recipe and seed), ``command.txt``, a folder for each stage (``1-ppmo``, …)
+    with its checkpoint, its tests and what it made, and at last ``dataset.safetensors``, the result. A run
+    that is interrupted resumes in the stage where it was, and ends with the same dataset, bit for bit.
 
     Attributes:
         folder: The folder.
         recipe: All settings.
         seed: Seed of the run.
-        warm_start: Dataset file from which the run starts, with the critic that lies beside it, if any;
-            ``None`` for a random start.
+        warm_start: Dataset that the first stage starts from, in place of nothing.
     """
 
     folder: Path
     recipe: Recipe
     seed: int
-    warm_start: str | None = None
+    warm_start: Path | None = None
 
     @classmethod
-    def create(cls, recipe: Recipe, seed: int, root: Path, name: str, warm_start: str | None = None) -> Run:
-        """Make the folder ``<root>/<name>_<number>`` of a new run.
+    def create(
+        cls, recipe: Recipe, seed: int, root: Path, name: str | None = None, warm_start: Path | None = None
+    ) -> Run:
+        """Check everything, then make the folder of a new run.
 
         Args:
             recipe: All settings.
             seed: Seed of the run.
             root: Where runs lie.
-            name: Name of the run; the next free number is appended.
+            name: Name of the folder, which must be free; ``None`` numbers them: ``<root>/<entry>_1``.
             warm_start: Dataset file to start from.
+
+        Raises:
+            TaskDistillError: The recipe cannot be carried out, or the folder cannot be made.
         """
-        number = 1
-        while (folder := root / f"{name}_{number}").exists():
-            number += 1
-        folder.mkdir(parents=True)
-        run = cls(folder, recipe, seed, warm_start)
-        settings = {"seed": seed, "warm_start": warm_start, "recipe": recipe.to_dict()}
-        (folder / "run.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-        (folder / "command.txt").write_text(shlex.join(sys.argv) + "\n")
-        (folder / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
+        seeds.checked(seed)
+        check(recipe, None if warm_start is None else Promise.of(DistilledDataset.load(warm_start)))
+        folder = _new_folder(root, recipe.entry.replace("/", ",") if name is None else name, name is None)
+        run = cls(folder, recipe, seed, None if warm_start is None else warm_start.resolve())
+        settings = {
+            "seed": seed,
+            "warm_start": None if run.warm_start is None else str(run.warm_start),
+            "recipe": recipe.to_dict(),
+        }
+        files.write_text(folder / "command.txt", shlex.join(sys.argv) + "\n")
+        plain = json.loads(json.dumps(settings))  # without the aliases of equal parts
+        files.write_text(folder / "run.yaml", yaml.safe_dump(plain, sort_keys=False))
         return run
 
     @classmethod
@@ -98,208 +104,210 @@ class Run:
         """Open the folder of a run that was begun.
 
         Raises:
-            TaskDistillError: It is not a run's folder.
+            TaskDistillError: It is not a run's folder, or its ``run.yaml`` is damaged.
         """
         path = folder / "run.yaml"
-        try:
-            settings = yaml.safe_load(path.read_text())
-            recipe = Recipe.from_dict(settings["recipe"], str(path))
-            return cls(folder, recipe, int(settings["seed"]), settings["warm_start"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise TaskDistillError(f'"{folder}" is not the folder of a run: {error}') from None
+        if not path.is_file():
+            raise RecipeError(f'"{folder}" is not the folder of a run: it has no run.yaml.')
+        settings = RunSettings.read(read_yaml(path, str(path)), str(path))
+        start = None if settings.warm_start is None else Path(settings.warm_start)
+        return cls(folder, Recipe.from_dict(settings.recipe, str(path)), seeds.checked(settings.seed), start)
 
     @property
-    def checkpoint(self) -> Path:
-        """The newest checkpoint."""
-        return self.folder / "checkpoint.pt"
+    def result(self) -> Path:
+        """The dataset that the run makes; the file is there when it is done."""
+        return self.folder / RESULT
 
-    def execute(self, progress_bar: bool = True, device: str = "auto") -> DistilledDataset:
-        """Distil to the end, from the newest checkpoint if there is one.
+    def evaluations(self) -> list[evaluations.Row]:
+        """Return the tests of all stages, env steps counted from the first stage's start."""
+        rows: list[evaluations.Row] = []
+        before = 0
+        for number in range(1, len(self.recipe.stages) + 1):
+            of_stage = evaluations.read(self.stage_folder(number) / evaluations.TABLE)
+            rows += [(before + steps, *figures) for steps, *figures in of_stage]  # type: ignore[misc]
+            before = rows[-1][0] if rows else 0
+        return rows
 
-        Of several ranks all distil, and the first one tests and writes.
+    def stage_folder(self, number: int) -> Path:
+        """Folder of a stage, counted from 1."""
+        return self.folder / f"{number}-{self.recipe.stages[number - 1].kind}"
 
-        Args:
-            progress_bar: Show a progress bar with the time left and the score.
-            device: Torch device.
-
-        Returns:
-            The best dataset, its card complete but for the final score.
-        """
-        recipe = self.recipe
-        env = self._make_env()
-        model = PPMO(env=env, seed=self.seed, device=device, **recipe.ppmo_kwargs())
-        is_first = distributed.rank() == 0
-        outputs = [TensorBoardOutputFormat(str(self.folder))] if is_first else []
-        model.set_logger(Logger(str(self.folder), list(outputs)))
-        if self.checkpoint.is_file():
-            model.load_checkpoint(self.checkpoint)
-        elif self.warm_start is not None:
-            model.load_dataset(DistilledDataset.load(self.warm_start))
-            critic = critic_path(Path(self.warm_start))
-            if critic.is_file() and not critic_file.read(model, critic) and is_first:
-                tqdm.write(f'"{critic.name}" does not fit this recipe: the critic starts afresh.')
-        if recipe.imitation is not None and not model.num_timesteps:
-            self._imitate(model, recipe.imitation, progress_bar and is_first)
-        plan, total = recipe.evaluation, recipe.total_timesteps
-        best = BestDatasetCallback(
-            recipe.task,
-            self.folder,
-            plan.eval_freq or total // 20,
-            plan.n_agents,
-            plan.n_episodes,
-            SELECTION_SEED + self.seed,
-        )
-        bar = ScoreProgressBar(best) if progress_bar and is_first else None
-        checkpoints = CheckpointCallback(self.checkpoint, total // N_SEGMENTS)
-        callbacks = CallbackList([best, checkpoints, *([bar] if bar else [])])
-        try:
-            if model.num_timesteps < total:
-                model.learn(
-                    total - model.num_timesteps,
-                    callback=callbacks,
-                    tb_log_name="",
-                    reset_num_timesteps=False,
-                )
-                model.save_checkpoint(self.checkpoint)
-        finally:
-            if bar:
-                bar.close()
-            model.logger.close()
-            env.close()
-        if not is_first:
-            return model.dataset()
-        self._finish("last", model.dataset(), model)
-        return self._finish("best", DistilledDataset.load(self.folder / "best.safetensors"), model)
-
-    def score(
-        self, dataset: DistilledDataset, on_row: Callable[[Evaluation], Any] | None = None
+    def execute(
+        self, progress_bar: bool = True, device: str = "auto", build: Build | None = None, wait: bool = False
     ) -> DistilledDataset:
-        """Add the final scores to a dataset's card, on seeds that chose nothing, and save it as the best.
+        """Carry out the stages that are left, and test the result on the test seed.
+
+        Of several ranks all learn, and the first one tests and writes.
 
         Args:
-            dataset: The best dataset of this run.
-            on_row: Called with each evaluation when it is ready.
+            progress_bar: Show progress.
+            device: Torch device.
+            build: Makes the dataset of another variant that a stage needs; by default in a folder of this
+                run's own, with this run's seed.
+            wait: Wait while another process works in the folder, instead of refusing.
 
         Returns:
-            The dataset with its scores.
-        """
-        plan = self.recipe.evaluation
-        scores = []
-        for learners in plan.final_learners or (None,):
-            result = evaluate(
-                dataset,
-                plan.final_agents,
-                plan.final_episodes,
-                learners=learners,
-                seed=SCORE_SEED + self.seed,
-            )
-            scores.append(result.score)
-            if on_row is not None:
-                on_row(result)
-        dataset = dataset.replace(card=replace(dataset.card, scores=tuple(scores)))
-        dataset.save(self.folder / "best.safetensors")
-        return dataset
+            The dataset, its card complete.
 
-    def _make_env(self) -> VecEnv:
-        env = self.recipe.task.make_vec_env(
-            self.recipe.n_envs,
-            backend=self.recipe.backend,
-            training=True,
-            clip_reward=self.recipe.clip_reward,
+        Raises:
+            TaskDistillError: Another process works in the folder, or a stage cannot be carried out.
+        """
+        if distributed.rank():
+            return self._execute(False, device, build or self._build)
+        message = f'Another process works in "{self.folder}"; wait for it, or stop it first.'
+        with files.lock(self.folder / ".lock", message, wait=wait):
+            files.sweep(self.folder)
+            return self._execute(progress_bar, device, build or self._build)
+
+    def _execute(self, progress_bar: bool, device: str, build: Build) -> DistilledDataset:
+        if distributed.from_first(self.result.is_file()):
+            return DistilledDataset.load(self.result)
+        before = self.warm_start
+        for number, stage in enumerate(self.recipe.stages, start=1):
+            folder = self.stage_folder(number)
+            done = folder / RESULT
+            if not distributed.from_first(done.is_file()):
+                work = Work(
+                    self.recipe.task,
+                    folder,
+                    seeds.training(self.seed, number),
+                    seeds.selection(self.seed),
+                    self.recipe.evaluation,
+                    before,
+                    lambda name: build(load_source(name, self.recipe)),
+                    device,
+                    progress_bar,
+                )
+                self._carry_out(stage, number, work)
+            before = done
+        dataset = DistilledDataset.load(distributed.from_first(str(before)))
+        return dataset if distributed.rank() else self._finish(dataset, before, progress_bar)
+
+    def _carry_out(self, stage: Stage, number: int, work: Work) -> None:
+        """Run a stage and write what it made; its folder then holds `RESULT`."""
+        if distributed.rank() == 0:
+            work.folder.mkdir(exist_ok=True)
+            files.sweep(work.folder)
+            if work.progress_bar and len(self.recipe.stages) > 1:
+                print(f"stage {number} of {len(self.recipe.stages)}: {stage.kind}", flush=True)
+        outcome = stage.run(work)
+        if distributed.rank() == 0:
+            self._record(stage, number, work, outcome)
+        distributed.from_first(None)  # the others wait for the file
+
+    def _record(self, stage: Stage, number: int, work: Work, outcome: Outcome) -> None:
+        """Write a stage's dataset with its lineage; the critic first, so that the dataset is the last."""
+        record = StageRecord(
+            kind=stage.kind,
+            settings=stage.to_dict(),
+            task=str(self.recipe.task),
+            seed=work.seed,
+            env_steps=outcome.env_steps,
+            seconds=round(work.stopwatch.seconds, 1),
+            inputs=outcome.digests,
+            output=outcome.dataset.digest,
+            versions=versions(),
         )
-        if not self.recipe.normalize:
-            return env
-        gamma = float(self.recipe.ppmo.get("gamma", 0.99))
-        return VecNormalize(env, gamma=gamma)
-
-    def _imitate(self, model: PPMO, plan: ImitationPlan, progress_bar: bool) -> None:
-        """Distil from an expert before PPMO, from the newest checkpoint on; there is one after each round.
-
-        It ends as if it had not been interrupted, but for an expert that looks ahead: that forgets its plans.
-        """
-        expert, expert_task = load_expert(plan.expert, self.recipe.task.action_space)
-        done = model._n_updates // plan.n_updates
-        files = [self.folder / f"recording_{distributed.rank()}_{i}.npz" for i in range(plan.n_rounds)]
-        with contextlib.ExitStack() as stack:
-            if plan.lookahead is not None:
-                look = Lookahead(expert, expert_task, n_processes=torch.get_num_threads(), **plan.lookahead)
-                expert = stack.enter_context(contextlib.closing(look))
-            env, view = recording_env(self.recipe.task, plan.n_envs, expert_task, plan.lookahead is not None)
-            stack.callback(env.close)
-            bar = stack.enter_context(
-                tqdm(
-                    total=plan.n_rounds * plan.n_updates,
-                    initial=model._n_updates,
-                    unit="update",
-                    disable=not progress_bar,
-                )
-            )
-
-            def recorded(n: int) -> None:
-                text = f"recorded {n:,} of {plan.n_steps:,} steps"
-                bar.set_postfix_str(text, refresh=n // plan.n_envs % 10 == 0)
-
-            def report(_: int, loss: float) -> None:
-                bar.set_postfix_str(f"imitation loss {loss:.3f}", refresh=False)
-                bar.update(100)
-                model.logger.record("imitation/loss", loss)
-                model.logger.dump(model._n_updates)
-
-            for i in range(done, plan.n_rounds):
-                if not files[i].is_file():
-                    record(
-                        expert,
-                        env,
-                        plan.n_steps,
-                        behaviour=CurrentLearners(model) if i else None,
-                        beta=plan.beta**i,
-                        noise=plan.noise,
-                        view=view,
-                        seed=RECORDING_SEED + self.seed + i,
-                        progress=recorded,
-                    ).save(files[i])
-                imitate(
-                    model,
-                    Recording.join([Recording.load(file) for file in files[: i + 1]]),
-                    plan.n_updates,
-                    plan.batch_size,
-                    draw_every=plan.draw_every,
-                    temperature=plan.temperature,
-                    hard_fraction=plan.hard_fraction,
-                    progress=report,
-                    progress_remaining=(1 - i / plan.n_rounds, 1 - (i + 1) / plan.n_rounds),
-                )
-                model.save_checkpoint(self.checkpoint)
-        for file in files:
-            file.unlink(missing_ok=True)
-
-    def _finish(self, name: str, dataset: DistilledDataset, model: PPMO) -> DistilledDataset:
-        """Complete the card of a dataset and save it under ``name``."""
-        card: Card = replace(
-            dataset.card,
+        card = outcome.dataset.card.replace(
             env_id=self.recipe.env_id,
-            env_kwargs=self.recipe.env_kwargs,
+            env_kwargs=dict(self.recipe.env_kwargs),
             variant=self.recipe.variant,
             default=self.recipe.default,
-            recipe={**self.recipe.to_dict(), "warm_start": _portable(self.warm_start)},
-            wall_clock_s=round(model.wall_clock_s, 1),
+            seed=self.seed,
+            recipe=self.recipe.to_dict(),
+            lineage=(*outcome.lineage, record),
+            num_timesteps=outcome.env_steps,
+            wall_clock_s=record.seconds,
+            versions=versions(),
             created=datetime.date.today().isoformat(),
         )
+        target = work.folder / RESULT
+        if outcome.critic is not None:
+            files.write_all({critic_path(target): outcome.critic})
+        outcome.dataset.replace(card=card).save(target)
+
+    def _finish(self, dataset: DistilledDataset, file: Path | None, progress_bar: bool) -> DistilledDataset:
+        """Test the last stage's dataset on the test seed, once, and write the result."""
+        plan = self.recipe.evaluation
+        n_agents, n_episodes = plan.final_agents, plan.final_episodes
+        with progress(len(plan.columns) * n_agents * n_episodes, "episode", progress_bar) as bar:
+            scores = tuple(
+                evaluate(
+                    dataset, n_agents, n_episodes, learners=learners, seed=seeds.TEST, progress=bar.update
+                ).score
+                for learners in plan.columns
+            )
+        card: Card = dataset.card
+        card = card.replace(
+            scores=scores,
+            num_timesteps=sum(record.env_steps for record in card.lineage),
+            wall_clock_s=round(sum(record.seconds for record in card.lineage), 1),
+        )
         dataset = dataset.replace(card=card)
-        dataset.save(self.folder / f"{name}.safetensors")
+        assert file is not None
+        critic = critic_file.of_dataset(file, dataset.digest)
+        if critic is not None:
+            files.write_all({critic_path(self.result): critic})
+        dataset.save(self.result)
         return dataset
 
+    def _build(self, recipe: Recipe) -> Path:
+        """Find or make the dataset of a variant that a stage needs, with this run's seed.
 
-def _portable(path: str | None) -> str | None:
-    """Return what names a dataset on any machine: a zoo entry's place in its zoo, or a file's name."""
-    parts = [] if path is None else Path(path).parts
-    return "/".join(parts[-3:] if parts and parts[-1] == DATASET_FILE else parts[-1:]) or None
+        The zoo's is taken only if it is what would be made: the same recipe with the same seed.
+        """
+        entry = next((entry for entry in zoo.entries(recipe.env_id) if entry.name == recipe.entry), None)
+        if entry is not None:
+            card = entry.card
+            if not card.legacy and card.seed == self.seed and card.recipe == recipe.to_dict():
+                return entry.path
+        folder = self.folder / "needs" / recipe.entry.replace("/", ",")
+        return build(recipe, self.seed, folder).result
 
 
-def use_threads(n_threads: int) -> None:
-    """Set the number of CPU threads torch computes with.
+def build(recipe: Recipe, seed: int, folder: Path, **options: Any) -> Run:
+    """Carry out a recipe in a folder that is the same each time: begun runs resume, finished ones are kept.
 
-    Learners are small: one thread is the fastest, and leaves the other cores to other runs.
+    Args:
+        recipe: All settings.
+        seed: Seed of the run.
+        folder: The folder.
+        **options: Arguments of `Run.execute`.
+
+    Returns:
+        The run, which is done.
+
+    Raises:
+        RecipeError: The folder holds the run of another recipe or seed.
     """
-    torch.set_num_threads(n_threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.lock(folder.parent / f".{folder.name}.lock", "", wait=True):
+        if (folder / "run.yaml").is_file():
+            run = Run.open(folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # killed before its settings were written
+            run = Run.create(recipe, seed, folder.parent, folder.name)
+        if run.recipe != recipe or run.seed != seed:
+            raise RecipeError(
+                f'"{folder}" holds a run of other settings or another seed; move it away, or choose another '
+                "folder."
+            )
+        run.execute(wait=True, **options)
+    return run
+
+
+def _new_folder(root: Path, name: str, numbered: bool) -> Path:
+    """Make a folder that no other process has; `mkdir` is the test."""
+    number = 1
+    while True:
+        folder = root / (f"{name}_{number}" if numbered else name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not numbered or root.is_file():
+                raise RecipeError(f'The folder "{folder}" cannot be made: it exists already.') from None
+            number += 1
+        except OSError as error:
+            raise RecipeError(f'The folder "{folder}" cannot be made: {error.strerror}.') from None
+        else:
+            return folder

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 
+import gym_taskdistill
 from gym_taskdistill import __main__, zoo
 from gym_taskdistill.cli import evaluate, train
 from gym_taskdistill.cli import zoo as zoo_command
-from gym_taskdistill.cli.common import key_values
+from gym_taskdistill.cli.common import key_values, run_command
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.distill.critic_file import critic_path
+from gym_taskdistill.dataset.lineage import StageRecord
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.files import write_sealed
+from gym_taskdistill.paths import critic_path
 
 TINY = [
     "n_envs=8",
@@ -45,6 +49,7 @@ def fails(main: object, argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
     return message
 
 
+@pytest.mark.slow
 def test_train_writes_a_run_and_prints_its_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [
         "cartpole",
@@ -62,30 +67,38 @@ def test_train_writes_a_run_and_prints_its_score(tmp_path: Path, capsys: pytest.
     assert "alpha_c" in output.out
     assert "worst agent" in output.out
     assert "fresh agents" in output.err  # the progress bar tells the score so far
-    dataset = DistilledDataset.load(tmp_path / "cartpole-n1_1" / "best.safetensors")
+    dataset = DistilledDataset.load(tmp_path / "CartPoleND-v0,n=1,k_min_1")
     assert dataset.card.scores[0].n_agents == 3
     assert dataset.card.env_kwargs == {"n": 1}
 
 
-def test_an_encoder_is_rolled_back_by_one_flag(tmp_path: Path) -> None:
-    argv = ["cartpole", "--total-timesteps", "256", "--no-progress-bar", "--out", str(tmp_path)]
-    few = [*TINY, "final_agents=1", "final_episodes=1", "n_agents=1"]
-    train.main([*argv, "--set", *few, "encoder_layers=2"])
-    first = DistilledDataset.load(tmp_path / "cartpole-n2_1" / "last.safetensors")
-    frozen = ["learning_rate=0.0", "encoder_learning_rate=0.0"]
-    source = str(tmp_path / "cartpole-n2_1" / "last.safetensors")
-    train.main([*argv, "--roll-back", source, "--set", *few, *frozen])
-    second = DistilledDataset.load(tmp_path / "cartpole-n2_2" / "last.safetensors")
+@pytest.mark.slow
+def test_a_stage_rolls_an_encoder_back(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "tasks: [CartPoleND-v0 n=2]\n"
+        "variants:\n"
+        "  level-1:\n"
+        "    settings: {k: 3, total_timesteps: 256}\n"
+        "    stages:\n"
+        "      - ppmo: {encoder_layers: 2}\n"
+        "      - roll_back\n"
+        "      - ppmo: {encoder_layers: 1, learning_rate: 0.0, learning_rates: {encoder: 0.0}}\n"
+    )
+    argv = [str(tmp_path / "mine.yaml"), "--no-progress-bar", "--out", str(tmp_path)]
+    train.main([*argv, "--set", *TINY, "final_agents=1", "final_episodes=1", "n_agents=1"])
+    run = tmp_path / "CartPoleND-v0,n=2,level-1_1"
+    first, second = DistilledDataset.load(run / "1-ppmo"), DistilledDataset.load(run)
     assert (first.encoder_layers, second.encoder_layers) == (2, 1)
     assert torch.equal(first.x, second.x)
     assert set(second.encoder) == {"0.weight", "0.bias"}
     assert all(torch.equal(first.encoder[name], second.encoder[name]) for name in second.encoder)
 
 
+@pytest.mark.slow
 def test_train_takes_any_env(tmp_path: Path) -> None:
     argv = ["Acrobot-v1", "--total-timesteps", "256", "--no-progress-bar", "--out", str(tmp_path)]
     train.main([*argv, "--set", *TINY, "final_agents=1", "final_episodes=1", "n_agents=1"])
-    assert DistilledDataset.load(tmp_path / "Acrobot-v1_1" / "best.safetensors").card.env_id == "Acrobot-v1"
+    assert DistilledDataset.load(tmp_path / "Acrobot-v1,custom_1").card.env_id == "Acrobot-v1"
 
 
 @pytest.mark.parametrize(
@@ -98,8 +111,9 @@ def test_train_takes_any_env(tmp_path: Path) -> None:
         (["--set", "batch_size=7"], "batch_size=7 must be a multiple"),
         (["--warm-start", "CartPoleND-v0/n=2,k_mni"], "k_min"),
         (["--resume", "nowhere"], "not the folder of a run"),
-        (["--roll-back", "CartPoleND-v0/n=2,k_min"], "has no encoder"),
-        (["--roll-back", "CartPoleND-v0/n=2,k_min", "--warm-start", "CartPoleND-v0/n=2,k_min"], "not both"),
+        (["Hopper-v4/ten-step"], 'Did you mean "ten-steps"'),
+        (["--seed", "-1"], "A seed must be"),
+        (["--warm-start", "CartPoleND-v0/n=3,k_min"], "k=3, but the stage before makes a dataset with 4"),
     ],
 )
 def test_mistakes_in_train(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,12 +167,7 @@ def test_mistakes_in_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "at least 1 agent" in fails(evaluate.main, ["CartPoleND-v0/n=2,k_min", "--agents", "0"], capsys)
 
 
-def test_zoo_lists_shows_and_finds(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-    zoo_command.main(["list"])
-    assert "CartPoleND-v0/n=2,k_min" in capsys.readouterr().out
+def test_zoo_shows_and_finds(capsys: pytest.CaptureFixture[str]) -> None:
     zoo_command.main(["show", "CartPoleND-v0", "--env-kwargs", "n=2"])
     assert "x=(3, 8)" in capsys.readouterr().out
     zoo_command.main(["show", "CartPoleND-v0/n=2,k_min", "--json"])
@@ -168,27 +177,120 @@ def test_zoo_lists_shows_and_finds(
     assert DistilledDataset.load(path) == zoo.load("CartPoleND-v0", n=2)
 
 
-def test_zoo_add_never_makes_an_entry_worse(
-    dataset_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "zoo"
-    monkeypatch.setattr(zoo, "data_root", lambda name: root)
-    source = tmp_path / "source"
-    source.mkdir()
-    dataset_file = Path(shutil.copy(dataset_file, source))
-    critic_path(dataset_file).write_bytes(b"a critic")
+@pytest.mark.slow
+def test_zoo_lists_whole_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    zoo_command.main(["list"])
+    text = capsys.readouterr().out
+    names = [entry.name for entry in zoo.entries()]
+    assert [line.split()[0] for line in text.splitlines()[1 : len(names) + 1]] == names
+    zoo_command.main(["list", "CartPoleND-v0", "--json"])
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    entry = listed["CartPoleND-v0/n=2,k_min"]
+    assert (entry["k"], entry["inner_steps"], entry["default"]) == (3, 1, True)
+    card = zoo.find("CartPoleND-v0/n=2,k_min").card
+    assert entry["score"]["mean"] == card.scores[0].mean and entry["legacy"] is card.legacy
+    assert DistilledDataset.load(entry["path"]).card == card
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    python = f'"{sys.executable}" -m gym_taskdistill'
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command.format(python)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.slow
+def test_zoo_in_pipes_and_on_old_terminals() -> None:
+    done = shell("{} zoo show CartPoleND-v0/n=2,k_min --json | head -n 1")
+    assert (done.stdout, done.stderr) == ("{\n", "")
+    done = shell("{} zoo list Hopper-v4", PYTHONIOENCODING="ascii", COLUMNS="20")
+    assert done.returncode == 0 and "Hopper-v4/one-step" in done.stdout and not done.stderr
+    done = shell("{} zoo show Hopper-v4", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_hostile_text_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = zoo.load("CartPoleND-v0", n=2)
+    text = "[/red]\x1b[31m\n"
+    score = entry.card.scores[0].replace(learners=text)
+    zoo.add(entry.replace(card=entry.card.replace(scores=[score], notes=text, created="2026-01-31")))
+    zoo_command.main(["list", "CartPoleND-v0"])
+    zoo_command.main(["show", "CartPoleND-v0/n=2,k_min"])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and printed.count(r"[/red]\x1b[31m") == 3
+
+
+def test_a_damaged_entry_is_told_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = zoo.load("CartPoleND-v0", n=2)
+    cards = [entry.card.replace(variant=variant, default=False) for variant in ("broken", "flipped")]
+    broken, flipped = [zoo.save(entry.replace(card=card)) for card in cards]
+    broken.write_bytes(broken.read_bytes()[:50])
+    content = bytearray(flipped.read_bytes())
+    content[-1] ^= 1
+    flipped.write_bytes(content)
+    zoo_command.main(["list", "CartPoleND-v0"])
+    output = capsys.readouterr()
+    assert "CartPoleND-v0/n=2,k_min" in output.out and "broken" not in output.out
+    lines = output.err.splitlines()
+    assert len(lines) == 2 and all(
+        line.startswith("warning: An entry of the zoo is left out") for line in lines
+    )
+
+
+def test_zoo_add_takes_the_critic_along(dataset_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = zoo.find("CartPoleND-v0", n=2)
+    dataset = DistilledDataset.load(dataset_file)
+    write_sealed(critic_path(dataset_file), {"0.weight": torch.ones(1)}, {"dataset": dataset.digest})
+    zoo_command.main(["add", str(dataset_file.with_suffix(""))])
+    added = zoo.find("CartPoleND-v0", n=2)
+    assert Path(capsys.readouterr().out.strip()) == added.path != shipped.path
+    assert critic_path(added.path).read_bytes() == critic_path(dataset_file).read_bytes()
+    # One of another dataset stays where it is, and the old one goes.
+    other = dataset.replace(y=0 * dataset.y)
+    other.save(dataset_file)
     zoo_command.main(["add", str(dataset_file)])
-    critic = critic_path(zoo.find("CartPoleND-v0", n=2).path)
-    assert critic.read_bytes() == b"a critic"
-    worse = DistilledDataset.load(dataset_file)
-    worse = worse.replace(y=0 * worse.y)
-    worse.save(tmp_path / "worse")
-    evaluate.main([str(tmp_path / "worse.safetensors"), "--agents", "3", "--episodes", "2", "--record"])
-    capsys.readouterr()
-    assert "use --force" in fails(zoo_command.main, ["add", str(tmp_path / "worse.safetensors")], capsys)
-    zoo_command.main(["add", str(tmp_path / "worse.safetensors"), "--force"])
-    assert not zoo.load("CartPoleND-v0", n=2).y.any()
-    assert not critic.exists()  # it was that of the dataset before
+    assert not added.load().y.any() and not critic_path(added.path).exists()
+
+
+def test_zoo_add_compares_selection_scores(
+    dataset_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = DistilledDataset.load(dataset_file)
+    stage = StageRecord(kind="ppmo", settings={}, task="CartPoleND-v0 n=2", seed=0, output=dataset.digest)
+    score = dataset.card.scores[0]
+    for mean in (400.0, 300.0):
+        card = dataset.card.replace(lineage=[stage], selection=score.replace(mean=mean))
+        dataset.replace(card=card, y=mean * dataset.y).save(tmp_path / f"{mean:.0f}")
+    zoo_command.main(["add", "400"])
+    message = fails(zoo_command.main, ["add", "300.safetensors"], capsys)
+    assert "was selected with 400.0" in message and "use --force" in message
+    zoo_command.main(["add", "300", "--force"])
+    assert zoo.find("CartPoleND-v0", n=2).card.selection == score.replace(mean=300.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [(KeyboardInterrupt(), 130, "interrupted\n"), (TaskDistillError("so \x1b"), 1, "error: so \\x1b\n")],
+)
+def test_how_commands_end(
+    error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(args: object) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(zoo_command.ListArgs, command, [])
+    assert ended.value.code == status and capsys.readouterr().err == message
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    __main__.main(["--version"])
+    assert capsys.readouterr().out == f"gym-taskdistill {gym_taskdistill.__version__}\n"
+    assert gym_taskdistill.__version__ == metadata.version("gym-taskdistill")
 
 
 def test_the_console_command_dispatches(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,6 +302,7 @@ def test_the_console_command_dispatches(capsys: pytest.CaptureFixture[str]) -> N
         __main__.main(["trian"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["gym_taskdistill", *(f"gym_taskdistill.{name}" for name in __main__.COMMANDS)]
 )
@@ -212,5 +315,5 @@ def test_every_command_has_help(module: str) -> None:
 
 def test_key_values_are_plain_data() -> None:
     assert key_values(["n=3", "x-std=0.5", "name=a=b"], "--set") == {"n": 3, "x_std": 0.5, "name": "a=b"}
-    with pytest.raises(TaskDistillError, match="plain data"):
+    with pytest.raises(TaskDistillError, match="no valid YAML"):
         key_values(["a=["], "--set")

@@ -19,6 +19,7 @@ from gym_taskdistill.cli import enjoy
 from gym_taskdistill.dataset.card import Card
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import ALPHA_C
 
 OUTCOME = re.compile(r"episode (\d+): return ([\d.]+) in (\d+) steps \(agent of seed (\d+)\)")
@@ -36,7 +37,7 @@ def file(tmp_path: Path) -> str:
     )
     x = torch.tensor([[0.0, 0.0, 0.1, 0.5], [0.0, 0.0, -0.1, -0.5]])
     y = torch.tensor([[4.0, -4.0], [-4.0, 4.0]])
-    return str(DistilledDataset(x=x, y=y, inner_lr=1.0, card=card).save(tmp_path / "falls"))
+    return str(DistilledDataset(x=x, y=y, rule=InnerSGD(lr=1.0), card=card).save(tmp_path / "falls"))
 
 
 def outcomes(capsys: pytest.CaptureFixture[str]) -> list[tuple[int, float, int, int]]:

@@ -11,44 +11,41 @@ import pytest
 from gym_taskdistill import zoo
 from gym_taskdistill.cli import plot
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.recipes import recipe as recipes
+from gym_taskdistill.recipes.file import load
 from gym_taskdistill.recipes.run import Run
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Distil for a moment: two meta-epochs, with an evaluation after each."""
-    recipe = recipes.Recipe(
-        "CartPoleND-v0",
-        {"n": 2},
-        variant="short",
-        n_envs=8,
-        total_timesteps=256,
-        ppmo={"learners": "alpha_c", "k": 3, "n_learners": 2, "n_steps": 16, "batch_size": 64},
-        evaluation=recipes.EvaluationPlan(eval_freq=128, n_agents=2, n_episodes=1),
-    )
+    changes = {"n_envs": 8, "total_timesteps": 256, "n_learners": 2, "n_steps": 16, "batch_size": 64}
+    tests = {"eval_freq": 128, "n_agents": 2, "n_episodes": 1, "final_agents": 2, "final_episodes": 1}
+    recipe = load("CartPoleND-v0/n=2,k_min", None, {**changes, **tests}).replace(variant="short")
     run = Run.create(recipe, 0, tmp_path_factory.mktemp("runs"), "cartpole")
     run.execute(progress_bar=False, device="cpu")
     return run.folder
 
 
+@pytest.mark.slow
 def test_curves(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot.main(["curves", str(run_folder), "--out", "curves.svg"])
     assert capsys.readouterr().out == "curves.svg\n"
     assert Path("curves.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_rows_of_a_file(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plot.main(["rows", str(run_folder / "best.safetensors")])
+    plot.main(["rows", str(run_folder / "dataset.safetensors")])
     assert capsys.readouterr().out == "rows.png\n"
     assert Path("rows.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_rows_of_a_zoo_entry(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(zoo, "data_root", lambda name: tmp_path / name)
-    zoo.save(DistilledDataset.load(run_folder / "best.safetensors"), tmp_path / "zoo")
+    zoo.save(DistilledDataset.load(run_folder), tmp_path / "zoo")
     plot.main(["rows", "CartPoleND-v0", "--env-kwargs", "n=2", "--variant", "short", "--out", "rows.pdf"])
     assert Path("rows.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(SystemExit, match="1"):
@@ -81,6 +78,7 @@ def test_a_wrong_suffix_is_refused(run_folder: Path, capsys: pytest.CaptureFixtu
     assert ".png, .pdf, .svg" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_as_a_module(run_folder: Path) -> None:
     command = [sys.executable, "-m", "gym_taskdistill.cli.plot", "curves", str(run_folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -8,235 +8,264 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from stable_baselines3.common.vec_env import VecNormalize
 
+from gym_taskdistill import seeds
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.distill.critic_file import critic_path
-from gym_taskdistill.distill.imitation import imitate
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.paths import critic_path
 from gym_taskdistill.policies.evaluation import evaluate
-from gym_taskdistill.recipes import recipe as recipes
-from gym_taskdistill.recipes import run as runs
+from gym_taskdistill.recipes.file import check, load
 from gym_taskdistill.recipes.recipe import Recipe
-from gym_taskdistill.recipes.run import Run
-from gym_taskdistill.tasks.atari.vec_env import AtariTraining
+from gym_taskdistill.recipes.run import Run, build
+from gym_taskdistill.recipes.stages import Distil
+from gym_taskdistill.tasks import Task
 
-#: Ten meta-epochs, a checkpoint after each.
-SHORT = {
-    "total_timesteps": 20_480,
-    "n_envs": 32,
-    "n_learners": 4,
-    "n_steps": 64,
-    "batch_size": 512,
-    "n_agents": 4,
-    "n_episodes": 2,
-    "final_agents": 3,
-    "final_episodes": 2,
-}
+TRAIN = [sys.executable, "-m", "gym_taskdistill.train", "--no-progress-bar"]
+
+#: Three stages: ten meta-epochs with a checkpoint after each, two rounds of imitation, and two changes.
+CHAIN = """
+tasks: [{task}]
+settings:
+  learners: alpha_c
+  k: 4
+  n_envs: 16
+  n_learners: 4
+  normalize: {normalize}
+  inner: {{lr: 0.1}}
+  {more}
+evaluation: {{n_agents: 2, n_episodes: 1, final_agents: 3, final_episodes: 2}}
+variants:
+  chain:
+    stages:
+      - ppmo: {{total_timesteps: 5120, n_steps: 32, batch_size: 256, n_epochs: 2}}
+      - imitate:
+          {{expert: previous, fine_tune: true, n_steps: 512, n_rounds: 2, n_updates: 20, batch_size: 64}}
+      - adapt: {{width: 32}}
+  other:
+    stages:
+      - imitate: {{expert: chain, n_steps: 256, n_updates: 5, batch_size: 64}}
+"""
 
 
-def short_recipe(**changes: object) -> Recipe:
-    return recipes.load("cartpole", {"n": 1}).override({**SHORT, **changes})
+def chain(folder: Path, variant: str = "chain", discrete: bool = True) -> Recipe:
+    task, more = ("CartPoleND-v0 n=1", "") if discrete else ("Pendulum-v1", "start: {log_std: -0.5}")
+    path = folder / "chain.yaml"
+    path.write_text(CHAIN.format(task=task, normalize=str(not discrete).lower(), more=more))
+    return load(f"{path}:{variant}")
 
 
-def assert_same_run(one: Run, other: Run) -> None:
-    for name in ("last", "best"):
-        mine, theirs = (DistilledDataset.load(r.folder / f"{name}.safetensors") for r in (one, other))
-        for field in ("x", "y"):
-            assert torch.equal(getattr(mine, field), getattr(theirs, field))
-        assert mine.inner_lr == theirs.inner_lr
-        assert mine.card.num_timesteps == theirs.card.num_timesteps
-    tables = [(run.folder / "evaluations.csv").read_text() for run in (one, other)]
-    assert tables[0] == tables[1]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="module", params=[True, False], ids=["discrete", "continuous"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
-    run = Run.create(short_recipe(), 7, tmp_path_factory.mktemp("runs"), "whole")
+    folder = tmp_path_factory.mktemp("runs")
+    run = Run.create(chain(folder, discrete=request.param), 7, folder, "whole")
     run.execute(progress_bar=False)
     return run
 
 
-def test_a_run_leaves_a_complete_folder(uninterrupted: Run) -> None:
-    names = {path.name for path in uninterrupted.folder.iterdir()}
-    assert {
-        "run.yaml",
-        "command.txt",
-        "versions.json",
-        "checkpoint.pt",
-        "evaluations.csv",
-        "best.safetensors",
-        "best.critic.safetensors",
-        "best.json",
-        "last.safetensors",
-        "last.json",
-    } <= names
-    assert any(name.startswith("events.out.tfevents") for name in names)
-    assert not any("tmp" in name for name in names)
-    card = DistilledDataset.load(uninterrupted.folder / "last.safetensors").card
-    assert (card.env_kwargs, card.variant, card.seed) == ({"n": 1}, "k_min", 7)
-    assert card.num_timesteps == 20_480
-    assert card.wall_clock_s > 0
-    assert Recipe.from_dict({k: v for k, v in card.recipe.items() if k != "warm_start"}) == short_recipe()
+def assert_same(one: Run, other: Run) -> None:
+    for number in range(1, len(one.recipe.stages) + 1):
+        mine, theirs = (
+            DistilledDataset.load(run.stage_folder(number) / "dataset.safetensors") for run in (one, other)
+        )
+        assert mine.digest == theirs.digest
+        assert mine.card.selection == theirs.card.selection
+    tables = [(run.stage_folder(1) / "evaluations.csv").read_text() for run in (one, other)]
+    assert tables[0] == tables[1]
+    assert one.execute(progress_bar=False).card.scores == other.execute(progress_bar=False).card.scores
 
 
-def test_the_same_seed_gives_the_same_run(uninterrupted: Run, tmp_path: Path) -> None:
-    run = Run.create(short_recipe(), 7, tmp_path, "again")
+@pytest.mark.slow
+def test_a_run_leaves_a_complete_folder(whole: Run) -> None:
+    names = {path.name for path in whole.folder.iterdir()}
+    assert {"run.yaml", "command.txt", "1-ppmo", "2-imitate", "3-adapt", "dataset.safetensors"} <= names
+    inside = {path.name for path in whole.stage_folder(1).iterdir()}
+    assert {"checkpoint.safetensors", "evaluations.csv", "best.safetensors", "dataset.safetensors"} <= inside
+    assert any(name.startswith("events.out.tfevents") for name in inside)
+    assert not [path for path in whole.folder.rglob("*") if ".tmp" in path.name]
+    assert not list(whole.folder.rglob("recording*"))
+    assert critic_path(whole.stage_folder(1) / "dataset.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_card_tells_the_lineage(whole: Run) -> None:
+    card = DistilledDataset.load(whole.result).card
+    stages = [DistilledDataset.load(whole.stage_folder(i) / "dataset.safetensors") for i in (1, 2, 3)]
+    assert [record.kind for record in card.lineage] == ["ppmo", "imitate", "adapt"]  # each once
+    assert [record.output for record in card.lineage] == [stage.digest for stage in stages]
+    assert card.lineage[1].inputs == {"before": stages[0].digest, "expert": stages[0].digest}
+    assert card.lineage[2].inputs == {"before": stages[1].digest}
+    assert [record.env_steps for record in card.lineage] == [5120, 1024, 0]
+    assert card.lineage[0].settings["total_timesteps"] == 5120
+    assert all(record.seconds > 0 for record in card.lineage[:2])
+    assert (card.seed, card.variant, card.num_timesteps, card.legacy) == (7, "chain", 6144, False)
+    assert Recipe.from_dict(card.recipe) == whole.recipe
+    assert card.learners["width"] == 32
+
+
+def test_training_selection_and_test_use_disjoint_seeds(whole: Run) -> None:
+    card = DistilledDataset.load(whole.result).card
+    assert card.selection is not None
+    assert card.selection.seed == seeds.selection(7)
+    assert {score.seed for score in card.scores} == {seeds.TEST}
+    assert (card.scores[0].n_agents, card.scores[0].n_episodes) == (3, 2)
+    assert len({seeds.selection(7), seeds.TEST, *(record.seed for record in card.lineage)}) == 5
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_run(whole: Run, tmp_path: Path) -> None:
+    run = Run.create(whole.recipe, 7, tmp_path, "again")
     run.execute(progress_bar=False)
-    assert_same_run(uninterrupted, run)
+    assert_same(whole, run)
+    other = Run.create(whole.recipe, 8, tmp_path, "other")
+    other.execute(progress_bar=False)
+    assert DistilledDataset.load(other.result).digest != DistilledDataset.load(whole.result).digest
 
 
-@pytest.mark.parametrize("attempt", range(2))
-def test_killed_at_a_random_moment_and_resumed(uninterrupted: Run, tmp_path: Path, attempt: int) -> None:
-    run = Run.create(short_recipe(), 7, tmp_path, "killed")
-    command = [
-        sys.executable,
-        "-m",
-        "gym_taskdistill.cli.train",
-        "--no-progress-bar",
-        "--resume",
-        str(run.folder),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while not run.checkpoint.exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(random.uniform(0.0, 0.8))
+def kill_and_resume(run: Run, seconds: float) -> None:
+    """Kill the run's process after some seconds, and resume it in this one."""
+    command = [*TRAIN, "--resume", str(run.folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not run.stage_folder(1).is_dir() and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert run.checkpoint.exists()
     Run.open(run.folder).execute(progress_bar=False)
-    assert_same_run(uninterrupted, run)
 
 
-def test_a_finished_run_resumes_to_itself(uninterrupted: Run) -> None:
-    before = DistilledDataset.load(uninterrupted.folder / "last.safetensors")
-    Run.open(uninterrupted.folder).execute(progress_bar=False)
-    assert torch.equal(before.x, DistilledDataset.load(uninterrupted.folder / "last.safetensors").x)
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(2))
+def test_killed_at_a_random_moment_and_resumed(whole: Run, tmp_path: Path, attempt: int) -> None:
+    run = Run.create(whole.recipe, 7, tmp_path, "killed")
+    kill_and_resume(run, random.uniform(0.0, 4.0))
+    assert_same(whole, run)
 
 
-def test_a_warm_start_begins_where_the_dataset_is(uninterrupted: Run, tmp_path: Path) -> None:
-    start = uninterrupted.folder / "last.safetensors"
-    recipe = short_recipe(total_timesteps=2048, learning_rate=0.0, inner_lr_learning_rate=0.0)
-    run = Run.create(recipe, 0, tmp_path, "warm", str(start))
-    run.execute(progress_bar=False)
-    first, last = DistilledDataset.load(start), DistilledDataset.load(run.folder / "last.safetensors")
-    assert torch.equal(first.x, last.x)
-    assert last.card.recipe["warm_start"] == "last.safetensors"  # no path of this machine
-    assert last.inner_lr == pytest.approx(first.inner_lr, rel=1e-6)
-    with pytest.raises(TaskDistillError, match=r"x has shape \(2, 4\)"):
-        Run.create(short_recipe(k=5), 0, tmp_path, "misfit", str(start)).execute(progress_bar=False)
+def test_a_finished_run_resumes_to_itself(whole: Run) -> None:
+    before = whole.result.read_bytes()
+    dataset = Run.open(whole.folder).execute(progress_bar=False)
+    assert dataset.digest == DistilledDataset.load(whole.result).digest
+    assert whole.result.read_bytes() == before
 
 
-def test_a_warm_start_takes_the_critic_beside_the_dataset(uninterrupted: Run, tmp_path: Path) -> None:
-    start = uninterrupted.folder / "best.safetensors"
-    recipe = short_recipe(total_timesteps=2048, critic_learning_rate=0.0, learning_rate=0.0)
-    run = Run.create(recipe, 0, tmp_path, "warm", str(start))
-    run.execute(progress_bar=False)
-    first, last = (load_file(critic_path(r.folder / "best.safetensors")) for r in (uninterrupted, run))
-    assert first.keys() == last.keys()
-    for name, value in first.items():
-        assert torch.equal(last[name], value)
+@pytest.mark.slow
+def test_two_processes_do_not_share_a_folder(whole: Run, tmp_path: Path) -> None:
+    run = Run.create(whole.recipe, 7, tmp_path, "mine")
+    command = [*TRAIN, "--resume", str(run.folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not run.stage_folder(1).is_dir() and process.poll() is None:
+        time.sleep(0.005)
+    try:
+        with pytest.raises(TaskDistillError, match="Another process works in"):
+            run.execute(progress_bar=False)
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def imitating_recipe() -> Recipe:
-    return short_recipe(
-        total_timesteps=2048,
-        learning_rate=0.02,
-        **{
-            "imitation.expert": "CartPoleND-v0/n=1,k_min",
-            "imitation.n_steps": 1024,
-            "imitation.n_rounds": 2,
-            "imitation.n_updates": 200,
-            "critic_warmup": 2048,  # so that nothing is learned but by imitation
-        },
-    )
+def test_runs_that_begin_together_get_folders_of_their_own(tmp_path: Path) -> None:
+    recipe = chain(tmp_path)
+    folders = [Run.create(recipe, 0, tmp_path / "runs").folder.name for _ in range(3)]
+    assert folders == [f"CartPoleND-v0,n=1,chain_{i}" for i in (1, 2, 3)]
 
 
-def test_a_run_may_begin_by_imitation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run.create(imitating_recipe(), 0, tmp_path, "imitation")
+def test_a_variant_that_a_stage_needs_is_made_first(whole: Run, tmp_path: Path) -> None:
+    if whole.recipe.env_id != "CartPoleND-v0":
+        pytest.skip("one task is enough")
+    needed: list[Recipe] = []
+    other = chain(tmp_path, "other")
+    stage = other.stages[0].replace(expert="CartPoleND-v0/n=1,k_min")
+    run = Run.create(other.replace(stages=(stage,)), 7, tmp_path, "needs")
+
+    def made(recipe: Recipe) -> Path:
+        needed.append(recipe)
+        return whole.result
+
+    dataset = run.execute(progress_bar=False, build=made)
+    assert [recipe.entry for recipe in needed] == ["CartPoleND-v0/n=1,k_min"]
+    # The lineage of the one becomes part of the other's.
+    assert [record.kind for record in dataset.card.lineage] == ["ppmo", "imitate", "adapt", "imitate"]
+    assert dataset.card.lineage[-1].inputs == {"expert": DistilledDataset.load(whole.result).digest}
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_the_same_each_time_resumes(whole: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "entry" / "seed=7"
+    first = build(whole.recipe, 7, folder, progress_bar=False)
+    written = first.result.stat().st_mtime_ns
+    assert build(whole.recipe, 7, folder, progress_bar=False).result.stat().st_mtime_ns == written
+    assert_same(whole, first)
+    with pytest.raises(TaskDistillError, match="other settings or another seed"):
+        build(whole.recipe, 8, folder, progress_bar=False)
+
+
+@pytest.mark.slow
+def test_a_warm_start_begins_where_the_dataset_is(whole: Run, tmp_path: Path) -> None:
+    first = whole.stage_folder(1) / "dataset.safetensors"
+    still = {"learning_rate": 0.0, "learning_rates": {"inner_lr": 0.0}, "critic_learning_rate": 0.0}
+    stage = whole.recipe.stages[0].replace(total_timesteps=512, **still)
+    recipe = whole.recipe.replace(stages=(stage,))
+    run = Run.create(recipe, 0, tmp_path, "warm", first)
     dataset = run.execute(progress_bar=False)
-    assert dataset.card.recipe["imitation"]["expert"] == "CartPoleND-v0/n=1,k_min"
+    start = DistilledDataset.load(first)
+    torch.testing.assert_close(dataset.x, start.x)
+    assert dataset.rule.lr == pytest.approx(start.rule.lr, rel=1e-6)
+    assert [record.kind for record in dataset.card.lineage] == ["ppmo", "ppmo"]
+    assert dataset.card.lineage[1].inputs == {"before": start.digest}
+    misfit = recipe.replace(stages=(stage.replace(k=5),))
+    with pytest.raises(TaskDistillError, match="k=5, but the stage before makes a dataset with 4"):
+        Run.create(misfit, 0, tmp_path, "misfit", first)
+    assert not (tmp_path / "misfit").exists()
+
+
+@pytest.mark.slow
+def test_a_stage_learns_by_imitation_alone(tmp_path: Path) -> None:
+    settings = {"n_steps": 1024, "n_rounds": 2, "n_updates": 200, "learning_rate": 0.02, "k": 4}
+    other = chain(tmp_path, "other")
+    stage = other.stages[0].replace(expert="CartPoleND-v0/n=1,k_min", **settings)
+    run = Run.create(other.replace(stages=(stage,)), 0, tmp_path, "imitation")
+    from gym_taskdistill import zoo
+
+    dataset = run.execute(progress_bar=False, build=lambda recipe: zoo.find(recipe.entry).path)
     assert evaluate(dataset, 20, 4, seed=9).mean > 200  # random rows: about 20
-    assert not list(run.folder.glob("recording*"))
-
-    def interrupted(*args: Any, **kwargs: Any) -> float:
-        if kwargs["progress_remaining"][0] == 0.5:
-            raise KeyboardInterrupt
-        return imitate(*args, **kwargs)
-
-    other = Run.create(imitating_recipe(), 0, tmp_path, "again")
-    monkeypatch.setattr(runs, "imitate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        other.execute(progress_bar=False)
-    assert len(list(other.folder.glob("recording*.npz"))) == 2
-    monkeypatch.undo()
-    monkeypatch.setattr(runs, "record", None)  # both recordings are there
-    Run.open(other.folder).execute(progress_bar=False)
-    assert_same_run(run, other)
 
 
-def test_the_score_uses_other_seeds_and_lands_on_the_card(uninterrupted: Run) -> None:
-    dataset = DistilledDataset.load(uninterrupted.folder / "best.safetensors")
-    score = uninterrupted.score(dataset).card.scores[0]
-    assert (score.learners, score.n_agents, score.n_episodes) == ("alpha_c", 3, 2)
-    assert DistilledDataset.load(uninterrupted.folder / "best.safetensors").card.scores == (score,)
+@pytest.mark.slow
+def test_direct_task_learning_makes_one_agent(tmp_path: Path) -> None:
+    changes = {"k": 2, "total_timesteps": 512, "n_envs": 8, "n_steps": 32, "batch_size": 128, "n_learners": 4}
+    changes |= {"final_agents": 2, "final_episodes": 1, "n_agents": 1, "n_episodes": 1}
+    recipe = load("Hopper-v4/expert", None, changes)
+    dataset = Run.create(recipe, 0, tmp_path).execute(progress_bar=False)
+    assert dataset.encoder_layers == 3  # nothing of the network is drawn afresh
+    assert check(recipe).encoder_layers == 3
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "other settings"])
-def test_an_unusable_checkpoint_is_refused(uninterrupted: Run, tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "checkpoint.pt"
-    data = uninterrupted.checkpoint.read_bytes()
-    path.write_bytes({"cut": data[:2000], "garbage": b"not a checkpoint"}.get(damage, data))
-    recipe = short_recipe(k=9) if damage == "other settings" else short_recipe()
-    env = recipe.task.make_vec_env(recipe.n_envs)
-    model = PPMO(env=env, seed=7, device="cpu", **recipe.ppmo_kwargs())
-    with pytest.raises(TaskDistillError, match="damaged or belongs to other settings"):
-        model.load_checkpoint(path)
-    env.close()
-
-
-def test_no_run_to_open(tmp_path: Path) -> None:
+def test_unusable_folders_are_refused(whole: Run, tmp_path: Path) -> None:
     with pytest.raises(TaskDistillError, match="not the folder of a run"):
         Run.open(tmp_path)
+    (tmp_path / "run.yaml").write_text("seed: 3\nrecipe: {env_id: CartPoleND-v0, stages: [ppm: {}]}\n")
+    with pytest.raises(TaskDistillError, match='no kind of stage "ppm"'):
+        Run.open(tmp_path)
+    run = Run.create(whole.recipe, 7, tmp_path, "damaged")
+    run.stage_folder(1).mkdir()
+    data = (whole.stage_folder(1) / "checkpoint.safetensors").read_bytes()
+    (run.stage_folder(1) / "checkpoint.safetensors").write_bytes(data[:-100])
+    with pytest.raises(TaskDistillError, match=r"checkpoint.*damaged"):
+        run.execute(progress_bar=False)
 
 
-@pytest.mark.parametrize("clip_reward", [True, False])
-def test_a_recipe_says_whether_rewards_are_clipped(clip_reward: bool, tmp_path: Path) -> None:
-    recipe = recipes.load("atari-ram").override({"clip_reward": clip_reward})
-    env = Run.create(recipe, 0, tmp_path, "raw")._make_env()
-    assert isinstance(env, VecNormalize) and isinstance(env.venv, AtariTraining)
-    assert env.venv.clip_reward is clip_reward
-
-
-def test_normalisation_statistics_survive_a_resume(tmp_path: Path) -> None:
-    changes = {"total_timesteps": 1024, "n_envs": 4, "n_learners": 2, "n_steps": 32, "batch_size": 64}
-    recipe = recipes.load("Pendulum-v1").override({**SHORT, **changes, "k": 4, "normalize": True})
-    whole = Run.create(recipe, 3, tmp_path, "whole")
-    whole.execute(progress_bar=False)
-    halted = Run.create(recipe, 3, tmp_path, "halted")
-    command = [
-        sys.executable,
-        "-m",
-        "gym_taskdistill.cli.train",
-        "--no-progress-bar",
-        "--resume",
-        str(halted.folder),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while not halted.checkpoint.exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    Run.open(halted.folder).execute(progress_bar=False)
-    assert_same_run(whole, halted)
-    one, other = (DistilledDataset.load(run.folder / "last.safetensors") for run in (whole, halted))
-    assert one.obs_mean is not None
-    assert other.obs_mean is not None
-    assert torch.equal(one.obs_mean, other.obs_mean)
+def test_a_checkpoint_of_other_settings_is_refused(whole: Run) -> None:
+    stage = whole.recipe.stages[0]
+    assert isinstance(stage, Distil)
+    other = stage.replace(k=9)
+    task = Task(whole.recipe.env_id, whole.recipe.env_kwargs)
+    env = other.make_env(task)
+    model = PPMO(env=env, seed=7, device="cpu", **other.ppmo_kwargs(task))
+    with pytest.raises(TaskDistillError, match="belongs to other settings"):
+        model.load_checkpoint(whole.stage_folder(1) / "checkpoint.safetensors")
+    env.close()

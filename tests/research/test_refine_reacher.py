@@ -44,6 +44,7 @@ def test_starts_are_the_envs(env: gym.Env[Any, Any]) -> None:
     np.testing.assert_allclose(ours.std(0), theirs.std(0), atol=0.01)
 
 
+@pytest.mark.slow
 def test_refined_rows_score_more(env: gym.Env[Any, Any]) -> None:
     entry = zoo.load("Reacher-v4")
     model = refine_reacher.make_model(entry.replace(y=entry.y * 0.5), 1024, 2, 0, learning_rate=6e-3)
@@ -53,7 +54,8 @@ def test_refined_rows_score_more(env: gym.Env[Any, Any]) -> None:
     def score() -> float:
         scores = []
         for seed in range(4):
-            model.policy.sample_learners(torch.Generator().manual_seed(seed))
+            model.loop.generator.manual_seed(seed)
+            model.loop.draw()
             with torch.no_grad():
                 scores.append(refine_reacher.returns(model, arm, starts).mean().item())
         return float(np.mean(scores))

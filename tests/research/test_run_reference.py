@@ -1,4 +1,4 @@
-"""The references are what they say: direct-task PPO, SB3's PPO, one action, and one agent's training."""
+"""The references are what they say: SB3's PPO, one action, and one agent's training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import run_reference
-
-from gym_taskdistill.dataset.dataset import DistilledDataset
 
 
 def measure(folder: Path, monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[str, Any]:
@@ -22,20 +20,7 @@ def measure(folder: Path, monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[s
     return result
 
 
-def test_direct_task_ppo_learns_and_keeps_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    references, out = tmp_path / "references", tmp_path / "runs"
-    references.mkdir()
-    changes = ("eval_freq=61440", "gamma=0.98", "encoder_learning_rate=0.0009")
-    settings = ("--total-timesteps", "61440", "--out", str(out), "--set", *changes)
-    result = measure(references, monkeypatch, "ppmo", "cartpole", "--env-kwargs", "n=1", *settings)
-    assert result["hyperparameters"]["gamma"] == 0.98
-    assert result["hyperparameters"]["encoder_learning_rate"] == 0.0009
-    assert result["mean"] > 100  # random play scores 20
-    (file,) = out.glob("*/best.safetensors")
-    dataset = DistilledDataset.load(file)
-    assert dataset.encoder_layers == 3  # nothing of the network is drawn afresh
-
-
+@pytest.mark.slow
 def test_sb3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = measure(tmp_path, monkeypatch, "sb3", "Reacher-v4", "--total-timesteps", "512")
     assert result["num_timesteps"] == 512

@@ -1,17 +1,10 @@
-"""Figures: learning curves of runs, and the rows of a distilled dataset as in Figure 3 of the paper.
-
-matplotlib is imported when the first figure is asked for. Figures are made without pyplot, so that drawing
-needs no display and leaves no global state.
-"""
+"""Pictures of a dataset's rows, as in Figure 3 of the paper."""
 
 from __future__ import annotations
 
-import csv
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,67 +13,18 @@ from gym_taskdistill.dataset.card import bare_id
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.envs.cartpole_dynamics import THETA_LIMIT
 from gym_taskdistill.envs.rendering import AXIS_COLOURS
-from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.files import replacing
-from gym_taskdistill.recipes.callbacks import EVALUATION_FIELDS
-from gym_taskdistill.recipes.run import Run
+from gym_taskdistill.uses.figures import CART_POLES, FAINT, INK, MARK, PathArg, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Suffixes a figure can be saved under.
-FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
-
 #: Rows of a dataset that are drawn one by one; more would be too small to read.
 MAX_ROWS = 8
-
-#: Envs whose observation is a quadruple (x, ẋ, θ, θ̇) for every axis and whose reward is 1 for every step.
-CART_POLES = ("CartPoleND-v0", "CartPole-v0", "CartPole-v1")
 
 TYPICAL_LEAN = math.radians(50)  # how far the figure lets an upper quartile of the poles lean
 STEEPEST_LEAN = math.radians(80)  # no pole is drawn beyond this
 MAX_GAIN = 5.0  # angles are not exaggerated more than this
-INK, FAINT, MARK = "#282828", "#e4e4e0", "#c83c3c"
-
-PathArg = str | os.PathLike[str]
-
-
-def plot_learning_curves(run_folders: Iterable[PathArg], path: PathArg | None = None) -> Figure:
-    """Draw how fresh agents scored in the course of runs, with a band of one standard deviation over agents.
-
-    Args:
-        run_folders: Folders of runs, as `gym_taskdistill.train` makes them; each becomes a curve.
-        path: File to save to, ``.png``, ``.pdf`` or ``.svg``; ``None`` only returns the figure.
-
-    Returns:
-        The figure.
-
-    Raises:
-        TaskDistillError: A folder holds no run, or no evaluation yet, or the file cannot be written.
-    """
-    runs = [Run.open(folder) for folder in dict.fromkeys(map(Path, run_folders))]
-    if not runs:
-        raise TaskDistillError("Learning curves need the folder of at least one run.")
-    histories = [_read_history(run.folder) for run in runs]
-    figure = _new_figure(7.2, 4.4)
-    axes = figure.add_subplot()
-    for number, (run, label, history) in enumerate(zip(runs, _run_labels(runs), histories, strict=True)):
-        steps, mean, std, worst = history
-        # There are ten colours; the eleventh run is told apart by its dashes.
-        colour, dashes = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
-        axes.plot(steps, mean, marker=".", label=label, color=colour, linestyle=dashes)
-        # No agent was worse than the worst or better than the task allows, whatever the deviation says.
-        lower, upper = np.maximum(mean - std, worst), np.minimum(mean + std, _best_return(run))
-        axes.fill_between(steps, lower, upper, color=colour, alpha=0.18, linewidth=0)
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("mean return of fresh agents")
-    axes.xaxis.set_major_formatter(_step_formatter())
-    axes.grid(color=FAINT)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    _save(figure, path)
-    return figure
 
 
 def plot_rows(dataset: DistilledDataset, path: PathArg | None = None) -> Figure:
@@ -107,7 +51,7 @@ def plot_rows(dataset: DistilledDataset, path: PathArg | None = None) -> Figure:
         figure = _plot_images(dataset)
     else:
         figure = _plot_heat_map(dataset)
-    _save(figure, path)
+    save(figure, path)
     return figure
 
 
@@ -126,89 +70,6 @@ def action_names(dataset: DistilledDataset) -> list[str]:
     return [f"action {start + a}" for a in range(dataset.n_outputs)]
 
 
-def checked_suffix(path: Path, suffixes: Sequence[str], what: str) -> None:
-    """Refuse a file name whose suffix does not tell a known format.
-
-    Args:
-        path: The file's name.
-        suffixes: The known ones.
-        what: What would be written, for the message.
-
-    Raises:
-        TaskDistillError: The suffix is another.
-    """
-    if path.suffix.lower() not in suffixes:
-        raise TaskDistillError(f'{what} is saved as {", ".join(suffixes)}, not as "{path.name}".')
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TaskDistillError(
-            'Figures need matplotlib: run `pip install "gym-taskdistill[plot]"`.'
-        ) from None
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-def _save(figure: Figure, path: PathArg | None) -> None:
-    if path is None:
-        return
-    path = Path(path)
-    checked_suffix(path, FIGURE_SUFFIXES, "A figure")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-# --- learning curves ------------------------------------------------------------------------------
-
-
-def _read_history(folder: Path) -> np.ndarray:
-    """Return the evaluations of a run, ``(4, n)``: env steps, mean, deviation and worst agent."""
-    table = folder / "evaluations.csv"
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = [[float(row[name]) for name in EVALUATION_FIELDS] for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        rows = []
-    except (OSError, KeyError, TypeError, ValueError):
-        raise TaskDistillError(f'"{table}" is not the table of evaluations of a run.') from None
-    if not rows:
-        raise TaskDistillError(f'The run "{folder}" has no evaluation yet; let it go on.')
-    return np.array(rows).T
-
-
-def _run_labels(runs: Sequence[Run]) -> list[str]:
-    """Name runs by their folders, with as many parents as it takes, and their seeds where these differ."""
-    parts = [run.folder.resolve().parts for run in runs]
-    depth = 1
-    while len({p[-depth:] for p in parts}) < len({*parts}):
-        depth += 1
-    labels = ["/".join(p[-depth:]) for p in parts]
-    # Runs of one recipe differ by nothing else.
-    return [
-        f"{label} (seed {run.seed})" if [r.recipe for r in runs].count(run.recipe) > 1 else label
-        for label, run in zip(labels, runs, strict=True)
-    ]
-
-
-def _best_return(run: Run) -> float:
-    """Best return of an episode, infinite where it is not known."""
-    if bare_id(run.recipe.env_id) not in CART_POLES:
-        return math.inf
-    return run.recipe.task.spec.max_episode_steps or math.inf
-
-
-def _step_formatter() -> Any:
-    from matplotlib.ticker import EngFormatter
-
-    return EngFormatter(sep="")
-
-
-# --- rows of a dataset ----------------------------------------------------------------------------
-
-
 def _is_cart_pole(dataset: DistilledDataset) -> bool:
     n_axes = dataset.n_outputs // 2
     shapes_fit = dataset.n_outputs == 2 * n_axes and dataset.obs_shape == (4 * n_axes,)
@@ -217,10 +78,8 @@ def _is_cart_pole(dataset: DistilledDataset) -> bool:
 
 def _observations(dataset: DistilledDataset) -> np.ndarray:
     """Return x in the env's own units."""
-    x = dataset.x if dataset.obs_scale is None else dataset.x / dataset.obs_scale
-    if dataset.obs_mean is not None and dataset.obs_var is not None:
-        x = x * torch.sqrt(dataset.obs_var + 1e-8) + dataset.obs_mean
-    return x.cpu().numpy()
+    observations: np.ndarray = dataset.view.invert(dataset.x).cpu().numpy()
+    return observations
 
 
 def _labels(dataset: DistilledDataset) -> np.ndarray:
@@ -348,7 +207,7 @@ def _plot_columns(
     names, labels = action_names(dataset), _labels(dataset)[list(rows)]
     label_height = 0.5 + 0.22 * len(names)
     width = max(2.0 * len(rows) + 1.0, 7.0)
-    figure = _new_figure(width, 1.55 * n_lines + label_height + 1.0)
+    figure = new_figure(width, 1.55 * n_lines + label_height + 1.0)
     grid = figure.add_gridspec(n_lines + 1, len(rows), height_ratios=[1.55] * n_lines + [label_height])
     for column, row in enumerate(rows):
         for line in range(n_lines):
@@ -392,7 +251,7 @@ def _plot_heat_map(dataset: DistilledDataset) -> Figure:
     labels, names, heading = _labels(dataset), action_names(dataset), _label_heading(dataset)
     n_features = x.shape[1]
     widths = [max(3.0, min(9.0, 0.3 * n_features)), max(1.2, min(4.0, 0.35 * len(names)))]
-    figure = _new_figure(sum(widths) + 2.6, max(3.2, min(10.0, 1.5 + 0.25 * dataset.k)))
+    figure = new_figure(sum(widths) + 2.6, max(3.2, min(10.0, 1.5 + 0.25 * dataset.k)))
     left, right = figure.subplots(1, 2, width_ratios=widths)
     is_probability = heading == "softmax(y)"
     features = [str(i) for i in range(n_features)] if n_features <= 40 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import subprocess
 import sys
@@ -21,16 +20,8 @@ from gym_taskdistill.dataset.card import Card
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
-from gym_taskdistill.recipes import recipe as recipes
-from gym_taskdistill.recipes.callbacks import EVALUATION_FIELDS
-from gym_taskdistill.recipes.run import Run
-from gym_taskdistill.uses.plotting import (
-    MAX_ROWS,
-    STEEPEST_LEAN,
-    action_names,
-    plot_learning_curves,
-    plot_rows,
-)
+from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.uses.rows import MAX_ROWS, STEEPEST_LEAN, action_names, plot_rows
 
 DISCRETE = {"type": "Discrete", "n": 4}
 BOX = {"type": "Box", "shape": [3], "dtype": "float32", "low": [-1.0] * 3, "high": [1.0] * 3}
@@ -44,7 +35,7 @@ def dataset(
     fields: dict[str, Any] = {
         "x": 0.2 * torch.randn(k, *obs_shape, generator=generator),
         "y": 2 * torch.randn(k, n_outputs, generator=generator),
-        "inner_lr": 1.0,
+        "rule": InnerSGD(lr=1.0),
         "log_std": None if actions["type"] == "Discrete" else torch.zeros(n_outputs),
         "card": Card(
             env_id=env_id,
@@ -118,6 +109,7 @@ def test_poles_lean_in_proportion_to_their_angles() -> None:
     assert f"{gain:.2g} times" in figure.get_supxlabel()
 
 
+@pytest.mark.slow
 def test_a_pole_far_outside_is_clipped_marked_and_told_apart() -> None:
     x = torch.zeros(3, 8)
     x[:, 2] = torch.tensor([0.1, -0.1, -9.0])
@@ -209,85 +201,10 @@ def test_images_are_images(shape: tuple[int, ...], image: tuple[int, ...]) -> No
     assert tick_labels(bar_panels(figure)[0], "y") == action_names(data)
 
 
-# --- learning curves ------------------------------------------------------------------------------
-
-
-def run_folder(root: Path, rows: list[tuple[float, ...]], name: str = "cartpole", **settings: Any) -> Path:
-    seed = settings.pop("seed", 1)
-    recipe = recipes.Recipe("CartPoleND-v0", {"n": 2}).override(settings)
-    run = Run.create(recipe, seed, root, name)
-    with (run.folder / "evaluations.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(EVALUATION_FIELDS)
-        writer.writerows(rows)
-    return run.folder
-
-
-def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-
-
-def test_a_curve_is_the_mean_with_a_band_that_stays_possible(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path, [(1000, 20, 5, 9), (2000, 300, 100, 250), (3000, 490, 30, 400)])
-    axes = plot_learning_curves([folder]).axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "mean return of fresh agents")
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [(1000, 20), (2000, 300), (3000, 490)])
-    band = axes.collections[0].get_paths()[0].vertices
-    assert isinstance(band, np.ndarray)
-    edges = {x: (band[band[:, 0] == x, 1].min(), band[band[:, 0] == x, 1].max()) for x in (1000, 2000, 3000)}
-    # The deviation, cut at the worst agent (second) and at the 500 steps of an episode (third).
-    assert edges == {1000: (15, 25), 2000: (250, 400), 3000: (460, 500)}
-
-
-def test_elsewhere_nobody_knows_the_best_return(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path, [(1000, 490, 30, 400)], env_id="Pendulum-v1", env_kwargs={})
-    band = plot_learning_curves([folder]).axes[0].collections[0].get_paths()[0].vertices
-    assert isinstance(band, np.ndarray) and band[:, 1].max() == 520
-
-
-def test_runs_are_told_apart(tmp_path: Path) -> None:
-    rows = [(1000, 20, 5, 9), (2000, 300, 100, 250)]
-    (tmp_path / "other").mkdir()
-    folders = [
-        run_folder(tmp_path, rows, seed=1),
-        run_folder(tmp_path, rows, seed=2),
-        run_folder(tmp_path, rows, "wide", k=64),
-    ]
-    figure = plot_learning_curves([*folders, folders[0]])  # named twice, drawn once
-    assert legend(figure) == ["cartpole_1 (seed 1)", "cartpole_2 (seed 2)", "wide_1"]
-    assert len({line.get_color() for line in figure.axes[0].lines}) == 3
-    elsewhere = run_folder(tmp_path / "other", rows, seed=3)
-    labels = legend(plot_learning_curves([folders[0], elsewhere]))
-    assert labels == [f"{tmp_path.name}/cartpole_1 (seed 1)", "other/cartpole_1 (seed 3)"]
-
-
-def test_the_eleventh_curve_has_other_dashes(tmp_path: Path) -> None:
-    folders = [run_folder(tmp_path, [(1, 2, 3, 1)]) for _ in range(11)]
-    lines = plot_learning_curves(folders).axes[0].lines
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 11
-
-
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TaskDistillError, match="at least one run"):
-        plot_learning_curves([])
-    with pytest.raises(TaskDistillError, match="is not the folder of a run"):
-        plot_learning_curves([tmp_path / "nowhere"])
-    with pytest.raises(TaskDistillError, match="no evaluation yet"):
-        plot_learning_curves([run_folder(tmp_path, [])])
-    folder = run_folder(tmp_path, [(1, 2, 3, 1)])
-    (folder / "evaluations.csv").unlink()
-    with pytest.raises(TaskDistillError, match="no evaluation yet"):
-        plot_learning_curves([folder])
-    header = ",".join(EVALUATION_FIELDS)
-    for damage in ("steps,score\n1,2\n", f"{header}\n1,2\n", f"{header}\n1,2,x,1\n"):
-        (folder / "evaluations.csv").write_text(damage)
-        with pytest.raises(TaskDistillError, match="not the table of evaluations"):
-            plot_learning_curves([folder])
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "signature"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a.svg", b"<?xml")]
 )
@@ -298,6 +215,7 @@ def test_the_suffix_tells_the_format(tmp_path: Path, name: str, signature: bytes
     assert [file.name for file in tmp_path.iterdir()] == [name]  # nothing temporary is left
 
 
+@pytest.mark.slow
 def test_a_picture_is_not_blank(tmp_path: Path) -> None:
     plot_rows(cart_pole(), tmp_path / "rows.png")
     assert imread(tmp_path / "rows.png")[..., :3].std() > 0.05
@@ -325,9 +243,10 @@ def test_a_file_is_replaced_only_when_the_new_one_is_whole(tmp_path: Path) -> No
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.slow
 def test_matplotlib_is_needed_only_for_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import sys, gym_taskdistill, gym_taskdistill.plotting, gym_taskdistill.plot, gym_taskdistill.enjoy\n"
+        "import sys, gym_taskdistill.cli.plot, gym_taskdistill.cli.enjoy\n"
         "print(*{'matplotlib', 'imageio', 'imageio_ffmpeg', 'pygame'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

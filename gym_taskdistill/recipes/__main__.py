@@ -1,0 +1,5 @@
+"""``python -m gym_taskdistill.recipes``; see `gym_taskdistill.cli.recipes`."""
+
+from gym_taskdistill.cli.recipes import main
+
+main()

@@ -1,0 +1,116 @@
+"""Settings that several kinds of stages share, each with its type and its range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from stable_baselines3.common.utils import LinearSchedule
+
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distribution
+from gym_taskdistill.schema import Schema
+
+
+def _rate(value: Any) -> Any:
+    """Accept a number, or a linear schedule as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number, or a schedule such as lin_0.01 or lin_0.01_0.001")
+    if isinstance(value, str):
+        parts = value.removeprefix("lin_").split("_") if value.startswith("lin_") else []
+        try:
+            ends = [float(part) for part in parts]
+        except ValueError:
+            ends = []
+        if len(ends) not in (1, 2) or not all(0 <= end < float("inf") for end in ends):
+            raise ValueError("must be a number, or a schedule such as lin_0.01 or lin_0.01_0.001")
+    elif not 0 <= value < float("inf"):
+        raise ValueError("must be a finite number that is at least 0")
+    return value
+
+
+def _learners(value: Any) -> Any:
+    if not isinstance(value, str | Mapping):
+        raise ValueError("must be the name of a learner distribution, or a mapping with its family")
+    try:
+        learner_distribution(value)
+    except TaskDistillError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _columns(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if name != "table_1" and name not in NAMED_LEARNERS:
+            known = ", ".join(["table_1", *NAMED_LEARNERS])
+            raise ValueError(f'must name learner distributions, but there is no "{name}"; known are {known}')
+    return value
+
+
+def _inner(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        InnerSGD.from_dict(value)
+    except TaskDistillError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+#: A number, or a linear schedule: ``lin_0.01`` falls to 0, ``lin_0.01_0.001`` to 0.001.
+Rate = Annotated[float | str, BeforeValidator(_rate)]
+
+#: A learner distribution, by name or as a mapping.
+LearnersSetting = Annotated[str | dict[str, Any], BeforeValidator(_learners)]
+
+#: How learners are trained on the rows; see `InnerSGD`.
+InnerSetting = Annotated[dict[str, Any], AfterValidator(_inner)]
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def schedule(rate: float | str) -> Any:
+    """Build what SB3 takes from a `Rate`.
+
+    >>> schedule("lin_0.2_0.1")(0.5)
+    0.15000000000000002
+    """
+    if not isinstance(rate, str):
+        return rate
+    start, *rest = (float(part) for part in rate.removeprefix("lin_").split("_"))
+    (end,) = rest or (0.0,)
+    return LinearSchedule(start, end, 1.0)
+
+
+class EvaluationPlan(Schema):
+    """How datasets are tested, within a stage and at the end of a run.
+
+    Attributes:
+        eval_freq: Env steps between two tests that choose the best dataset; 0 for 20 tests in a stage.
+        n_agents: Fresh agents in each of those.
+        n_episodes: Episodes for each.
+        final_agents: Fresh agents in the final score, which is on the test seed.
+        final_episodes: Episodes for each.
+        final_learners: Learner distributions of the final score, a row for each; ``table_1`` stands for the
+            paper's six. Empty for the recipe's own.
+    """
+
+    error: ClassVar[type[TaskDistillError]] = TaskDistillError
+
+    eval_freq: NonNegative = 0
+    n_agents: Count = 32
+    n_episodes: Count = 8
+    final_agents: Count = 100
+    final_episodes: Count = 100
+    final_learners: Annotated[tuple[str, ...], AfterValidator(_columns)] = ()
+
+    @property
+    def columns(self) -> tuple[str | None, ...]:
+        """Learner distributions of the final score, ``None`` for the recipe's own."""
+        names: list[str] = []
+        for name in self.final_learners:
+            names.extend(TABLE_1 if name == "table_1" else [name])
+        return tuple(names) or (None,)

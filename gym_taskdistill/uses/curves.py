@@ -1,0 +1,90 @@
+"""Learning curves: how fresh agents scored in the course of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gym_taskdistill.dataset.card import bare_id
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.recipes.run import Run
+from gym_taskdistill.uses.figures import CART_POLES, FAINT, PathArg, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_learning_curves(run_folders: Iterable[PathArg], path: PathArg | None = None) -> Figure:
+    """Draw how fresh agents scored in the course of runs, with a band of one standard deviation over agents.
+
+    Args:
+        run_folders: Folders of runs, as `gym_taskdistill.train` makes them; each becomes a curve.
+        path: File to save to, ``.png``, ``.pdf`` or ``.svg``; ``None`` only returns the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TaskDistillError: A folder holds no run, or no evaluation yet, or the file cannot be written.
+    """
+    runs = [Run.open(folder) for folder in dict.fromkeys(map(Path, run_folders))]
+    if not runs:
+        raise TaskDistillError("Learning curves need the folder of at least one run.")
+    histories = [_history(run) for run in runs]
+    figure = new_figure(7.2, 4.4)
+    axes = figure.add_subplot()
+    for number, (run, label, history) in enumerate(zip(runs, _run_labels(runs), histories, strict=True)):
+        steps, mean, std, worst = history
+        # There are ten colours; the eleventh run is told apart by its dashes.
+        colour, dashes = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
+        axes.plot(steps, mean, marker=".", label=label, color=colour, linestyle=dashes)
+        # No agent was worse than the worst or better than the task allows, whatever the deviation says.
+        lower, upper = np.maximum(mean - std, worst), np.minimum(mean + std, _best_return(run))
+        axes.fill_between(steps, lower, upper, color=colour, alpha=0.18, linewidth=0)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("mean return of fresh agents")
+    axes.xaxis.set_major_formatter(_step_formatter())
+    axes.grid(color=FAINT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    save(figure, path)
+    return figure
+
+
+def _history(run: Run) -> np.ndarray:
+    """Return the tests of a run, ``(4, n)``: env steps, mean, deviation and worst agent."""
+    rows = run.evaluations()
+    if not rows:
+        raise TaskDistillError(f'The run "{run.folder}" has no evaluation yet; let it run longer.')
+    return np.array(rows).T
+
+
+def _run_labels(runs: Sequence[Run]) -> list[str]:
+    """Name runs by their folders, with as many parents as it takes, and their seeds where these differ."""
+    parts = [run.folder.resolve().parts for run in runs]
+    depth = 1
+    while len({p[-depth:] for p in parts}) < len({*parts}):
+        depth += 1
+    labels = ["/".join(p[-depth:]) for p in parts]
+    # Runs of one recipe differ by nothing else.
+    return [
+        f"{label} (seed {run.seed})" if [r.recipe for r in runs].count(run.recipe) > 1 else label
+        for label, run in zip(labels, runs, strict=True)
+    ]
+
+
+def _best_return(run: Run) -> float:
+    """Best return of an episode, infinite where it is not known."""
+    if bare_id(run.recipe.env_id) not in CART_POLES:
+        return math.inf
+    return run.recipe.task.spec.max_episode_steps or math.inf
+
+
+def _step_formatter() -> Any:
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="")
