@@ -19,11 +19,12 @@ import sys
 import gym_taskdistill
 from gym_taskdistill import DistilledPolicy
 from gym_taskdistill import zoo
-from gym_taskdistill.recipes import recipe as recipes
+from gym_taskdistill.recipes.file import load, recipes
 
 package = Path(gym_taskdistill.__file__)
 assert package.is_relative_to(sys.prefix), package
-assert recipes.names()
+assert list(recipes())
+assert load("Hopper-v4").stages
 
 entries = zoo.entries()
 assert entries

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import make_results
 import pytest
+import readme_tables
+import result_texts
 import torch
 
 from gym_taskdistill import zoo
-from gym_taskdistill.dataset.card import Card, Score
+from gym_taskdistill.dataset.card import Card, Score, StageRecord
 from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import ALPHA_C, MLP, TABLE_1, learner_distribution
-from gym_taskdistill.recipes.recipe import Recipe
+from gym_taskdistill.recipes.file import load
 
 ROOT = Path(__file__).parents[2]
 
 
+def positional(*values: Any) -> Score:
+    return Score(**dict(zip(Score.model_fields, values, strict=False)))
+
+
 def score(learners: str, mean: float, deterministic: bool = False, seed: int = 7) -> Score:
-    return Score(learners, deterministic, 100, 100, seed, "CartPoleND-v0", mean, mean / 10, mean - 1)
+    return positional(learners, deterministic, 100, 100, seed, "CartPoleND-v0", mean, mean / 10, mean - 1)
 
 
 def dataset(n: int, variant: str, k: int, scores: tuple[Score, ...] = (), **changes: Any) -> DistilledDataset:
@@ -39,7 +45,7 @@ def dataset(n: int, variant: str, k: int, scores: tuple[Score, ...] = (), **chan
         scores=scores,
     )
     return DistilledDataset(
-        torch.ones(k, 4 * n), torch.ones(k, 2 * n), changes.pop("inner_lr", 1.0), card, **changes
+        torch.ones(k, 4 * n), torch.ones(k, 2 * n), changes.pop("rule", InnerSGD(lr=1.0)), card, **changes
     )
 
 
@@ -53,19 +59,19 @@ def pendulum() -> DistilledDataset:
         num_timesteps=2_000_000,
         wall_clock_s=600.0,
         scores=(
-            Score("alpha_c", False, 1000, 1, 3, "Pendulum-v1", -200.25, 50.0, -900.0),
-            Score("alpha_c", True, 1000, 1, 3, "Pendulum-v1", -150.0, 40.0, -800.0),
+            positional("alpha_c", False, 1000, 1, 3, "Pendulum-v1", -200.25, 50.0, -900.0),
+            positional("alpha_c", True, 1000, 1, 3, "Pendulum-v1", -150.0, 40.0, -800.0),
         ),
     )
-    return DistilledDataset(torch.ones(64, 3), torch.ones(64, 1), 1.0, card)
+    return DistilledDataset(torch.ones(64, 3), torch.ones(64, 1), InnerSGD(lr=1.0), card)
 
 
 def mujoco(
     env_id: str, mean: float, *, deterministic: float | None = None, inner_steps: int = 1
 ) -> DistilledDataset:
-    scores = [Score("alpha_c", False, 1000, 1, 3, env_id, mean, abs(mean) / 10, mean - 1)]
+    scores = [positional("alpha_c", False, 1000, 1, 3, env_id, mean, abs(mean) / 10, mean - 1)]
     if deterministic is not None:
-        scores.append(Score("alpha_c", True, 1000, 1, 3, env_id, deterministic, 40.0, deterministic - 1))
+        scores.append(positional("alpha_c", True, 1000, 1, 3, env_id, deterministic, 40.0, deterministic - 1))
     card = Card(
         env_id=env_id,
         observation_space={"type": "Box", "shape": [5], "dtype": "float64"},
@@ -77,20 +83,19 @@ def mujoco(
         wall_clock_s=5400.0,
         scores=tuple(scores),
     )
-    return DistilledDataset(torch.ones(64, 5), torch.ones(64, 2), 1.0, card, inner_steps=inner_steps)
+    return DistilledDataset(torch.ones(64, 5), torch.ones(64, 2), InnerSGD(lr=1.0, steps=inner_steps), card)
 
 
 ALL = (
     dataset(
         2,
-        "universal-few",
+        "universal-ten-steps",
         64,
         (score("universal", 350.0),),
         learners=learner_distribution("universal"),
-        inner_steps=5,
-        inner_lr=0.3456,
+        rule=InnerSGD(lr=0.3456, steps=5),
         recipe={
-            **Recipe("CartPoleND-v0", {"n": 2}).to_dict(),
+            **load("CartPoleND-v0/n=2,universal").to_dict(),
             "warm_start": "/home/someone/zoo/CartPoleND-v0/n=2,k_min/dataset.safetensors",
         },
         seed=4,
@@ -139,11 +144,11 @@ TABLE = "## N-dimensional cart-pole: Table 1 side by side"
 
 def test_table_1(root: Path) -> None:
     page = make_results.build(root)
-    assert rows_of(page, TABLE, "1D", "ours, `k_min`: k = 2, 1 inner step") == [
+    assert rows_of(page, TABLE, "1D", "ours, `k_min` *legacy*: k = 2, 1 inner step") == [
         ["stochastic", *(f"{10.0 * i} ± {1.0 * i}" for i in range(1, 7)), "100 × 100"]
     ]
     empty = ["–"] * 5
-    assert rows_of(page, TABLE, "2D", "ours, `k_min`: k = 3, 1 inner step") == [
+    assert rows_of(page, TABLE, "2D", "ours, `k_min` *legacy*: k = 3, 1 inner step") == [
         ["stochastic", "495.0 ± 49.5", *empty, "100 × 100"],
         ["deterministic", "500.0 ± 50.0", *empty, "100 × 100"],
     ]
@@ -152,9 +157,9 @@ def test_table_1(root: Path) -> None:
     assert [row[:2] for row in table(page, TABLE) if row[0] == "2D"] == [
         ["2D", "paper, k = 3"],
         ["2D", "paper, k = 512"],
-        ["2D", "ours, `k_min`: k = 3, 1 inner step"],
-        ["2D", "ours, `k_min`: k = 3, 1 inner step"],
-        ["2D", "ours, `universal-few`: k = 64, 5 inner steps"],
+        ["2D", "ours, `k_min` *legacy*: k = 3, 1 inner step"],
+        ["2D", "ours, `k_min` *legacy*: k = 3, 1 inner step"],
+        ["2D", "ours, `universal-ten-steps` *legacy*: k = 64, 5 inner steps"],
     ]
 
 
@@ -170,15 +175,15 @@ def test_the_paper_has_ten_rows_of_six(tmp_path: Path) -> None:
 
 def test_minimum_and_cost(root: Path) -> None:
     page = make_results.build(root)
-    label = "ours, `k_min`: k = 3, 1 inner step"
+    label = "ours, `k_min` *legacy*: k = 3, 1 inner step"
     assert [row[:2] for row in rows_of(page, "### The worst agent", "2D", label)] == [
         ["stochastic", "494.0"],
         ["deterministic", "499.0"],
     ]
     link = "[`CartPoleND-v0/n=2,{0}`](../zoo/CartPoleND-v0/n=2,{0}/dataset.json)"
-    few, steps = link.format("universal-few"), "1,310,720"
+    few, steps = f"{link.format('universal-ten-steps')} *legacy*", "1,310,720"
     assert rows_of(page, "### Cost", few) == [["`universal`", steps, "1.5 min", "4", "64", "5", "0.3456"]]
-    assert rows_of(page, "### Cost", link.format("k_min"))[0][3] == "3"
+    assert rows_of(page, "### Cost", f"{link.format('k_min')} *legacy*")[0][3] == "3"
 
 
 def test_other_tasks(root: Path) -> None:
@@ -187,12 +192,12 @@ def test_other_tasks(root: Path) -> None:
     assert table(page, "## Other tasks")[2:] == [
         [
             "CartPoleND-v0 n=7",
-            link.format("k_min", "CartPoleND-v0/n=7,k_min"),
+            link.format("k_min", "CartPoleND-v0/n=7,k_min") + " *legacy*",
             *("8", "321.0 ± 32.1", "320.0", "–", "100 × 100", "1,310,720", "1.5 min"),
         ],
         [
             "Pendulum-v1",
-            link.format("k64", "Pendulum-v1/k64"),
+            link.format("k64", "Pendulum-v1/k64") + " *legacy*",
             *("64", "-200.2 ± 50.0", "-900.0", "-150.0 ± 40.0", "1000 × 1", "2,000,000"),
             "10.0 min",
         ],
@@ -224,7 +229,7 @@ def mujoco_page(tmp_path: Path) -> str:
 
 
 def mujoco_link(name: str, variant: str) -> str:
-    return f"[`{variant}`](../zoo/{name}/{variant}/dataset.json)"
+    return f"[`{variant}`](../zoo/{name}/{variant}/dataset.json) *legacy*"
 
 
 def test_mujoco_beside_references(tmp_path: Path) -> None:
@@ -242,7 +247,7 @@ def test_mujoco_beside_references(tmp_path: Path) -> None:
 def test_what_an_agent_costs(tmp_path: Path) -> None:
     recipe = {"n_envs": 64, "total_timesteps": 100_000, "ppmo": {"n_steps": 128}}
     hopper = mujoco("Hopper-v4", 2500.0)
-    zoo.save(hopper.replace(card=replace(hopper.card, recipe=recipe)), tmp_path / "zoo")
+    zoo.save(hopper.replace(card=hopper.card.replace(recipe=recipe)), tmp_path / "zoo")
     zoo.save(mujoco("Ant-v4", 2500.0), tmp_path / "zoo")  # not timed
     folder = tmp_path / "references"
     folder.mkdir()
@@ -263,19 +268,19 @@ def test_what_an_agent_costs(tmp_path: Path) -> None:
 def test_the_readmes_mujoco_table(tmp_path: Path) -> None:
     for one in MUJOCO:
         zoo.save(one, tmp_path / "zoo")
-    head, _, *rows = table("\nx\n" + make_results.build_mujoco_summary(tmp_path / "zoo"), "x")
+    head, _, *rows = table("\nx\n" + readme_tables.build_mujoco_summary(tmp_path / "zoo"), "x")
     by_task = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
     assert list(by_task) == [*PAPER_TASKS, "Swimmer-v4"]
     assert by_task["Hopper-v4"]["paper, distilled"] == "2168 ± 302"
-    assert by_task["Hopper-v4"]["ours, one step"] == "2500.0 ± 250.0"
+    assert by_task["Hopper-v4"]["ours, one step"] == "2500.0 ± 250.0 ᴸ"
     assert by_task["Ant-v4"]["ours, one step"] == "–"
 
 
 def test_learners_that_are_not_the_papers_are_named(tmp_path: Path) -> None:
     wide = MLP(width=256)
     hopper = mujoco("Hopper-v4", 2500.0)
-    scores = (replace(hopper.card.scores[0], learners=str(wide)),)
-    zoo.save(hopper.replace(card=replace(hopper.card, learners=wide.spec(), scores=scores)), tmp_path / "zoo")
+    scores = (hopper.card.scores[0].replace(learners=str(wide)),)
+    zoo.save(hopper.replace(card=hopper.card.replace(learners=wide.spec(), scores=scores)), tmp_path / "zoo")
     (row,) = (r for r in table(make_results.build(tmp_path / "zoo"), MUJOCO_TABLE) if r[0] == "Hopper-v4")
     assert row[1].endswith(f"k = 64, 1 inner step, {wide}")
 
@@ -336,8 +341,6 @@ def test_mujoco_task_that_the_paper_does_not_have(
 
 def test_mujoco_is_not_among_the_other_tasks(mujoco_page: str) -> None:
     assert [row[0] for row in table(mujoco_page, "## Other tasks")[2:]] == ["Pendulum-v1"]
-    evaluate = "python -m gym_taskdistill.evaluate Hopper-v4/few-step --learners alpha_c"
-    assert f"{evaluate} --agents 1000 --episodes 1 --seed 3" in mujoco_page.splitlines()
 
 
 def test_without_mujoco_there_is_no_section(root: Path) -> None:
@@ -356,11 +359,11 @@ def atari(game: str, mean: float, level: int = 0, ram: bool = False) -> Distille
         variant="one-step" if ram else f"level-{level}",
         num_timesteps=500_000,
         wall_clock_s=60.0,
-        scores=(Score("alpha_c" if ram else "alpha_a", False, 100, 1, 3, env_id, mean, 1.0, mean - 1),),
+        scores=(positional("alpha_c" if ram else "alpha_a", False, 100, 1, 3, env_id, mean, 1.0, mean - 1),),
     )
     encoder = {"0.weight": torch.ones(1)} if level else {}
     return DistilledDataset(
-        torch.ones(4, *shape), torch.ones(4, 6), 1.0, card, encoder=encoder, encoder_layers=level
+        torch.ones(4, *shape), torch.ones(4, 6), InnerSGD(lr=1.0), card, encoder=encoder, encoder_layers=level
     )
 
 
@@ -396,12 +399,12 @@ def test_atari_beside_the_paper_by_level(tmp_path: Path) -> None:
 def test_the_readmes_atari_table(tmp_path: Path) -> None:
     for one in (atari("Pong", 3.0, ram=True), atari("Pong", 1.0, 3), atari("Centipede", 9000.0)):
         zoo.save(one, tmp_path)
-    head, _, *rows = table("\nx\n" + make_results.build_atari_summary(tmp_path), "x")
+    head, _, *rows = table("\nx\n" + readme_tables.build_atari_summary(tmp_path), "x")
     assert len(head) == len(rows[0])
     assert rows == [
-        ["Centipede", "full", "8011 ± 1049", "8042 ± 492", "9000.0 ± 1.0", "8999.0", "100 × 1"],
-        ["Pong", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", "1.00 ± 1.00", "0.0", "100 × 1"],
-        ["Pong, RAM", "full", "–", "–", "3.00 ± 1.00", "2.0", "100 × 1"],
+        ["Centipede", "full", "8011 ± 1049", "8042 ± 492", "9000.0 ± 1.0 ᴸ", "8999.0", "100 × 1"],
+        ["Pong", "l = 3", "19.7 ± 1.2", "5.6*† ± 6.4", "1.00 ± 1.00 ᴸ", "0.0", "100 × 1"],
+        ["Pong, RAM", "full", "–", "–", "3.00 ± 1.00 ᴸ", "2.0", "100 × 1"],
     ]
 
 
@@ -417,22 +420,30 @@ def test_control(root: Path, controls: Path, tmp_path: Path) -> None:
     ]
     without = make_results.build(root, tmp_path / "nowhere")
     assert heading not in without
-    assert "--set k=$k variant=control" in without
 
 
-def test_commands(root: Path) -> None:
-    page = make_results.build(root)
-    train, evaluate = "python -m gym_taskdistill.train", "python -m gym_taskdistill.evaluate"
-    for line in (
-        f"recipe CartPoleND-v0/n=2,universal-few && {train} recipe.yaml --seed 4 "
-        "--warm-start CartPoleND-v0/n=2,k_min",
-        f"{evaluate} CartPoleND-v0/n=1,k_min --learners table_1 --agents 100 --episodes 100 --seed 7",
-        f"{evaluate} CartPoleND-v0/n=2,k_min --learners alpha_c --deterministic --agents 100 "
-        "--episodes 100 --seed 7",
-        f"{evaluate} Pendulum-v1/k64 --learners alpha_c --agents 1000 --episodes 1 --seed 3",
-    ):
-        assert line in page.splitlines()
-    assert "someone" not in page
+def test_an_entry_with_its_stages_on_record_is_not_legacy(root: Path, tmp_path: Path) -> None:
+    assert result_texts.LEGACY_TEXT in make_results.build(root)
+    stages = tuple(
+        StageRecord(
+            kind=kind,
+            settings={},
+            task="CartPoleND-v0 n=2",
+            seed=0,
+            env_steps=500_000,
+            seconds=60.0,
+            inputs={},
+            output="0" * 64,
+            versions={},
+        )
+        for kind in ("ppmo", "imitate")
+    )
+    one = dataset(2, "k_min", 3, (score("alpha_c", 495.0),))
+    zoo.save(one.replace(card=one.card.replace(lineage=stages)), tmp_path / "new")
+    page = make_results.build(tmp_path / "new")
+    assert "legacy" not in page
+    link = "[`CartPoleND-v0/n=2,k_min`](../zoo/CartPoleND-v0/n=2,k_min/dataset.json)"
+    assert rows_of(page, "### Cost", link)[0][1:3] == ["1,000,000", "2.0 min"]  # of all its stages
 
 
 def test_same_zoo_same_bytes(root: Path, tmp_path: Path) -> None:
@@ -444,12 +455,7 @@ def test_same_zoo_same_bytes(root: Path, tmp_path: Path) -> None:
     assert make_results.build(root) == make_results.build(other)
 
 
-def test_a_card_holds_a_recipe_that_can_be_run_again() -> None:
-    few = json.loads(json.dumps(ALL[0].card.to_dict()))["recipe"]
-    few.pop("warm_start")
-    assert Recipe.from_dict(few) == Recipe("CartPoleND-v0", {"n": 2})
-
-
+@pytest.mark.slow
 def test_the_page_is_up_to_date() -> None:
     page = ROOT / "docs" / "results.md"
     command = "run: python scripts/make_results.py"
@@ -457,8 +463,9 @@ def test_the_page_is_up_to_date() -> None:
     assert page.read_text(encoding="utf-8") == make_results.build(), command
 
 
+@pytest.mark.slow
 def test_the_readme_is_up_to_date() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == make_results.with_summaries(readme), "run: python scripts/make_results.py"
+    assert readme == readme_tables.with_summaries(readme), "run: python scripts/make_results.py"
     for head in ("ours, k_min", "ours, one step", "agents × games"):
         assert head in readme
