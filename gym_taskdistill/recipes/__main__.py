@@ -2,4 +2,5 @@
 
 from gym_taskdistill.cli.recipes import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from gym_taskdistill.envs.same import same_task
 from gym_taskdistill.errors import DatasetError, ZooError, did_you_mean
 from gym_taskdistill.files import lock, replacing, sweep
 from gym_taskdistill.paths import critic_path, data_root, user_zoo
-from gym_taskdistill.zoo_entry import ZooEntry, entry_folder, entry_name, env_folder, is_safe, slug
+from gym_taskdistill.zoo.entry import ZooEntry, entry_folder, entry_name, env_folder, is_safe, slug
 
 __all__ = ["ZooEntry", "ZooWarning", "add", "entries", "entry_name", "find", "load", "resolve", "save"]
 
@@ -375,9 +375,3 @@ def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key that puts n=2 before n=10."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
-
-
-if __name__ == "__main__":
-    from gym_taskdistill.cli.zoo import main
-
-    main()
