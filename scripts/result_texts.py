@@ -62,7 +62,8 @@ more. Of a legacy entry env steps and wall-clock are those of its last run alone
 Our PPO is the same program with the whole network in the encoder, so that nothing is drawn afresh. SB3's has
 the hyperparameters of its zoo (tuned for v3), Humanoid's over 1 and HumanoidStandup's over 1.5 of its 10
 million steps. Both are tested stochastically over 100 episodes; the settings of each stand in its file in
-[references](references). `research/run_reference.py` measures them."""
+[references](references). `research/run_reference.py` measures SB3's; ours are of an earlier release, and the
+variant `expert` of today's recipes is their successor."""
 
 ATARI_TEXT = """\
 ## Atari: Table 2 side by side
@@ -88,7 +89,8 @@ included, and may come from a slower or busier machine than the others'. PPO is 
 whole network in the encoder, over the same env steps; an iteration is a rollout with the updates on it.
 Imitation, with which Centipede begins in both, is left out.
 From the number of agents in the last column on, distilling once and training each on the rows is cheaper
-than training each by PPO. `research/run_reference.py` measures both."""
+than training each by PPO. `research/run_reference.py` times the training on the rows; PPO's times are of an
+earlier release."""
 
 OTHERS_TEXT = """\
 ## Other tasks
