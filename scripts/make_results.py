@@ -26,6 +26,7 @@ from result_cells import (
     mean,
     minimum,
     number,
+    over_distillations,
     own_scores,
     protocol,
     read_entries,
@@ -37,6 +38,7 @@ from result_texts import (
     CONTROL_TEXT,
     COST_OF_AGENTS_TEXT,
     COST_TEXT,
+    DISTILLATIONS_TEXT,
     INTRODUCTION,
     LEGACY_TEXT,
     MINIMUM_TEXT,
@@ -104,6 +106,9 @@ def build(root: Path | None = None, controls: Path | None = None, references: Pa
     parts = [INTRODUCTION]
     if any(entry.legacy for entry in entries):
         parts += [LEGACY_TEXT]
+    repeated = [entry for entry in entries if len(entry.card.distillations) > 1]
+    if repeated:
+        parts += [DISTILLATIONS_TEXT, _distillations_table(repeated)]
     parts += [TABLE_1_TEXT, _table_1(cartpole)]
     if cartpole:
         parts += [MINIMUM_TEXT, _minimum_table(cartpole), COST_TEXT, _cost_table(cartpole)]
@@ -120,6 +125,24 @@ def build(root: Path | None = None, controls: Path | None = None, references: Pa
     if cards:
         parts += [CONTROL_TEXT, _control_table(cards, entries)]
     return "\n\n".join([*parts, REPRODUCE_TEXT]) + "\n"
+
+
+def _distillations_table(entries: Sequence[Entry]) -> str:
+    """Set the distillations of each entry side by side."""
+    rows = []
+    for entry in entries:
+        card = entry.card
+        seeds = ", ".join(
+            f"{one.seed}: {number(one.mean, digits(one.mean))}{' *' if one.seed == card.seed else ''}"
+            for one in card.distillations
+        )
+        worst = min(one.min for one in card.distillations)
+        minutes = sum(one.seconds for one in card.distillations) / 60 / len(card.distillations)
+        over = over_distillations(card) or NONE
+        rows.append((link(entry), over, seeds, number(worst), f"{minutes:.1f}"))
+    return table(
+        ("entry", "mean ± std (distillations)", "seed: mean", "worst agent", "minutes each"), rows, 1
+    )
 
 
 def _row_order(entry: Entry) -> tuple[int, int, str]:

@@ -13,6 +13,7 @@ from result_cells import (
     atari_papers,
     mean,
     minimum,
+    over_distillations,
     own_scores,
     protocol,
     read_entries,
@@ -20,6 +21,7 @@ from result_cells import (
     table,
 )
 
+from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.learners import TABLE_1
 
 
@@ -41,7 +43,7 @@ def build_mujoco_summary(root: Path | None = None) -> str:
         for name in ("one-step", "ten-steps"):
             entry = by_name.get((task, name))
             score = own_scores(entry.card)[0] if entry else None
-            own += [_marked(entry, mean(score)), minimum(score)]
+            own += [_headline(entry, score) if entry else NONE, minimum(score)]
         _, rl, distilled = PAPER_TABLE_4.get(task, (NONE,) * 3)
         rows.append((task, rl, distilled, *own))
     head = ("task", "paper, RL", "paper, distilled", "ours, one step", "worst", "ours, ten steps", "worst")
@@ -82,7 +84,7 @@ def build_summary(root: Path | None = None) -> str:
     for n in AXES:
         k = next(k for axes, k in PAPER_TABLE_1 if axes == n)
         own = [
-            _marked(entry, mean(scores_of(entry.card).get(("alpha_c", False)))) if entry else NONE
+            _headline(entry, scores_of(entry.card).get(("alpha_c", False))) if entry else NONE
             for entry in (entries.get((n, variant)) for variant in ("k_min", "k512"))
         ]
         lowest = [
@@ -108,6 +110,11 @@ def _lowest_column(entry: Entry | None) -> str:
     scores = [scores_of(entry.card).get((name, False)) for name in TABLE_1]
     found = [score.mean for score in scores if score is not None]
     return _marked(entry, f"{min(found):.1f}" if len(found) == len(scores) else NONE)
+
+
+def _headline(entry: Entry, score: Score | None) -> str:
+    """Write an entry's score, over distillations where its card has several."""
+    return over_distillations(entry.card) or _marked(entry, mean(score))
 
 
 def _marked(entry: Entry | None, figure: str) -> str:

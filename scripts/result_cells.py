@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -152,6 +153,16 @@ def mean(score: Score | None) -> str:
     if score is None:
         return NONE
     return " ± ".join(number(value, digits(score.mean)) for value in (score.mean, score.std))
+
+
+def over_distillations(card: Card) -> str | None:
+    """Write mean and standard deviation over distillations, and their number, if there are several."""
+    means = [one.mean for one in card.distillations]
+    if len(means) < 2:
+        return None
+    middle = statistics.mean(means)
+    figures = (number(value, digits(middle)) for value in (middle, statistics.stdev(means)))
+    return f"{' ± '.join(figures)} ({len(means)})"
 
 
 def minimum(score: Score | None) -> str:

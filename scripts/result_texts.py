@@ -25,6 +25,14 @@ An entry marked *legacy* was made before recipes had stages: its card does not h
 so that `taskdistill reproduce` refuses it. Its rows and its score are as good as any, and it stays until an
 entry that can be reproduced replaces it."""
 
+DISTILLATIONS_TEXT = """\
+## Distillations
+
+Entries that were made from nothing with several seeds: the mean and the standard deviation over
+distillations, as the paper's ± is, and the mean over agents of each; * marks the dataset that ships, that of
+the best score on the selection seed. `taskdistill reproduce ENTRY --seeds 0-2` makes them again. The tables
+further below show the dataset that ships."""
+
 TABLE_1_TEXT = """\
 ## N-dimensional cart-pole: Table 1 side by side
 
