@@ -34,13 +34,14 @@ def short(entry: str) -> Recipe:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A short recipe in place of the library's, and an empty zoo of the user's own before the shipped one."""
+    """A short recipe in place of the library's, and empty zoos, the user's own and the shipped one."""
+    monkeypatch.setattr(zoo, "data_root", lambda name: tmp_path / "shipped")
     monkeypatch.setattr(reproducing, "load", short)
     monkeypatch.setenv("TASKDISTILL_ZOO", str(tmp_path / "zoo"))
 
 
 @pytest.mark.slow
-def test_a_legacy_entry_is_made_by_its_recipe(quick: None, tmp_path: Path) -> None:
+def test_an_entry_that_the_zoo_lacks_is_made_by_its_recipe(quick: None, tmp_path: Path) -> None:
     (one,) = reproduce([ENTRY], [3], tmp_path / "out", progress_bar=False)
     assert (one.entry, one.seed, one.card) == (ENTRY, 3, None)
     assert one.dataset.card.seed == 3

@@ -94,7 +94,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_the_curve_of_a_run_continues_over_its_stages(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, [(10, 1, 0, 1), (20, 2, 0, 2)], env_id="Hopper-v4")
-    (folder / "3-ppmo").mkdir()
-    evaluations.write(folder / "3-ppmo" / evaluations.TABLE, [(0, 3, 0, 3), (5, 4, 0, 4)])
+    (folder / "2-ppmo").mkdir()
+    evaluations.write(folder / "2-ppmo" / evaluations.TABLE, [(0, 3, 0, 3), (5, 4, 0, 4)])
     (line,) = plot_learning_curves([folder]).axes[0].lines
     np.testing.assert_array_equal(line.get_xydata(), [(10, 1), (20, 2), (20, 3), (25, 4)])
