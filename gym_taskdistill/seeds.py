@@ -14,8 +14,8 @@ from gym_taskdistill.schema import shown
 ROOM = 2**20
 """How far may be counted up from a seed without leaving its range."""
 
-TEST = 2**30 + 2**29 + 3
-"""The seed of every test of this release."""
+TEST = 2**30 + 2**29 + 5
+"""The seed of every test of this release. It changes when a recipe is changed after its test scores were seen."""
 
 
 def checked(seed: object) -> int:
