@@ -194,6 +194,7 @@ class ScoreProgressBar(BaseCallback):
     def close(self) -> None:
         """Close the bar; also for an interrupted run."""
         if self._bar is not None:
+            self._bar.set_postfix_str(self._score(), refresh=False)
             self._bar.close()
             self._bar = None
 
