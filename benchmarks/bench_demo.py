@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import Report, Row, within
-from gym_taskdistill.dataset.dataset import read_card
+from gym_taskdistill.dataset.file import read_card
 
 GIB = 2**30
 POLL_S = 0.2

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gym_taskdistill.dataset.dataset import read_card
+from gym_taskdistill.dataset.file import read_card
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import load
 from gym_taskdistill.recipes.run import Run

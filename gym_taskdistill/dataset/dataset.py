@@ -12,7 +12,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import safetensors.torch
 import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
@@ -21,7 +20,6 @@ from gym_taskdistill.dataset import file, fit
 from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
-from gym_taskdistill.files import canonical, write_all
 from gym_taskdistill.inner.rules import InnerSGD, inner_rule
 
 _ENCODER = "encoder."
@@ -255,23 +253,8 @@ class DistilledDataset:
         Raises:
             DatasetError: If the file cannot be written.
         """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            path = path.with_name(path.name + ".safetensors")
-        if not path.parent.is_dir():
-            raise DatasetError(f"Cannot save to {path}: create the folder {path.parent} first.")
         # Key order: the checksum first, as the identity, then the scalars, then the long card.
-        document = {"sha256": self._checksum(), **self._content()}
-        tensors = {name: tensor.cpu() for name, tensor in self._tensors().items()}
-        files = {
-            path: safetensors.torch.save(tensors, {file.FORMAT: canonical(document)}),
-            path.with_suffix(".json"): file.readable(document).encode("utf-8", "backslashreplace"),
-        }
-        try:
-            write_all(files)
-        except OSError as error:
-            raise DatasetError(f"Cannot save to {path}: {error}.") from None
-        return path
+        return file.write_file(path, {"sha256": self._checksum(), **self._content()}, self._tensors())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DistilledDataset:
@@ -381,23 +364,6 @@ class DistilledDataset:
             )
         if discrete and self.log_std is not None:
             raise DatasetError("log_std is only for continuous actions; leave it None.")
-
-
-def read_card(path: str | os.PathLike[str]) -> Card:
-    """Read only the card of a dataset file: fast, but the tensors stay unchecked.
-
-    Args:
-        path: As for `DistilledDataset.load`.
-
-    Raises:
-        DatasetError: If the file is missing, not a dataset, or its card is damaged.
-    """
-    path = file.find_file(path)
-    document = file.read_document(path)
-    try:
-        return Card.from_dict(document["card"])
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
 
 
 def _rule(spec: Any) -> InnerSGD:

@@ -18,12 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gym_taskdistill.dataset.card import Card
 from gym_taskdistill.errors import DatasetError
-from gym_taskdistill.files import canonical
+from gym_taskdistill.files import canonical, write_all
 
 FORMAT = "gym-taskdistill"
 
@@ -77,6 +79,56 @@ def find_file(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def write_file(
+    path: str | os.PathLike[str], document: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Path:
+    """Write a dataset's file, and its document for people beside it; see `DistilledDataset.save`.
+
+    Args:
+        path: The file; ``.safetensors`` is appended if it is missing. The folder must exist.
+        document: All but the tensors' values, with the checksum over it and them.
+        tensors: The tensors by name.
+
+    Returns:
+        The file written.
+
+    Raises:
+        DatasetError: If the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path.with_name(path.name + ".safetensors")
+    if not path.parent.is_dir():
+        raise DatasetError(f"Cannot save to {path}: create the folder {path.parent} first.")
+    on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
+    files = {
+        path: safetensors.torch.save(on_cpu, {FORMAT: canonical(document)}),
+        path.with_suffix(".json"): readable(document).encode("utf-8", "backslashreplace"),
+    }
+    try:
+        write_all(files)
+    except OSError as error:
+        raise DatasetError(f"Cannot save to {path}: {error}.") from None
+    return path
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read only the card of a dataset file: fast, but the tensors stay unchecked.
+
+    Args:
+        path: As for `DistilledDataset.load`.
+
+    Raises:
+        DatasetError: If the file is missing, not a dataset, or its card is damaged.
+    """
+    path = find_file(path)
+    document = _upgraded(_read(path, with_tensors=False)[0])
+    try:
+        return Card.from_dict(document["card"])
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
+
+
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a file and check that it is whole.
 
@@ -105,15 +157,6 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if claimed != checksum(tensors, document):
         raise DatasetError(f"{path}: the file is damaged: its checksum is wrong; fetch it again.")
     return _upgraded(document), tensors
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """Read a file's document alone: fast, but nothing is checked against the checksum.
-
-    Raises:
-        DatasetError: As `read_file`.
-    """
-    return _upgraded(_read(path, with_tensors=False)[0])
 
 
 def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gym_taskdistill.dataset.card import Card, as_dict, bare_id
-from gym_taskdistill.dataset.dataset import DistilledDataset, read_card
-from gym_taskdistill.dataset.file import DATASET_FILE, find_file
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.dataset.file import DATASET_FILE, find_file, read_card
 from gym_taskdistill.envs.same import same_task
 from gym_taskdistill.errors import DatasetError, ZooError, did_you_mean
 from gym_taskdistill.files import lock, replacing, sweep

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gym_taskdistill.dataset.card import Card, bare_id
-from gym_taskdistill.dataset.dataset import DistilledDataset, read_card
+from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.dataset.file import read_card
 from gym_taskdistill.errors import ZooError
 
 
