@@ -313,21 +313,34 @@ def record(
                 f"env's actions need {targets.shape[1:]}."
             )
         observations[row], targets[row] = obs, wanted
-        if behaviour is not None:
-            actions = np.array(behaviour.predict(obs)[0])
-            if beta > 0:
-                stands_in = rng.random(env.num_envs) < beta
-                actions[stands_in] = act(wanted, env.action_space, rng)[stands_in]
-        else:
-            actions = act(wanted, env.action_space, rng)
-        for i in np.flatnonzero(rng.random(env.num_envs) < noise):
-            actions[i] = _random_action(env.action_space, rng)
-        new_obs, *_ = env.step(actions)
+        new_obs, *_ = env.step(_played(obs, wanted, behaviour, beta, noise, env.action_space, rng))
         assert isinstance(new_obs, np.ndarray)
         obs = new_obs
         if progress is not None:
             progress((row + 1) * env.num_envs)
     return Recording(observations.reshape(-1, *obs.shape[1:]), targets.reshape(-1, outputs))
+
+
+def _played(
+    obs: np.ndarray,
+    wanted: np.ndarray,
+    behaviour: Actor | None,
+    beta: float,
+    noise: float,
+    space: spaces.Space[Any],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return the actions that are played where an expert wants others; see `record`."""
+    if behaviour is None:
+        actions = act(wanted, space, rng)
+    else:
+        actions = np.array(behaviour.predict(obs)[0])
+        if beta > 0:
+            stands_in = rng.random(len(obs)) < beta
+            actions[stands_in] = act(wanted, space, rng)[stands_in]
+    for i in np.flatnonzero(rng.random(len(obs)) < noise):
+        actions[i] = _random_action(space, rng)
+    return actions
 
 
 def act(wanted: np.ndarray, space: spaces.Space[Any], rng: np.random.Generator) -> np.ndarray:

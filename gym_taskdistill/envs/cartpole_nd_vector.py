@@ -180,19 +180,7 @@ class CartPoleNDVectorEnv(VectorEnv[Observations, Actions, npt.NDArray[Any]]):
             self._ended = np.flatnonzero(terminated | truncated)
             return self._observations(), rewards, terminated, truncated, {}
 
-        observations = self._observations()
-        done = terminated | truncated
-        ended = np.flatnonzero(done)
-        if not ended.size:
-            return observations, rewards, terminated, truncated, {}
-        infos = {
-            "final_obs": _rows(observations, ended),
-            "_final_obs": done,
-            "final_info": {},
-            "_final_info": done.copy(),
-        }
-        self._restart(ended)
-        observations[ended] = self._observations(ended)
+        observations, infos = self._restarted(terminated | truncated)
         return observations, rewards, terminated, truncated, infos
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -235,6 +223,21 @@ class CartPoleNDVectorEnv(VectorEnv[Observations, Actions, npt.NDArray[Any]]):
         self.state[..., ended] = self.np_random.uniform(*self._start_bounds, size=(4, self.n, ended.size))
         self._steps[ended] = 0
         self._pushes[ended] = -1
+
+    def _restarted(self, done: npt.NDArray[np.bool_]) -> tuple[Observations, dict[str, Any]]:
+        """Begin new episodes where one is over; return all observations, and the info on those that ended."""
+        observations, ended = self._observations(), np.flatnonzero(done)
+        if not ended.size:
+            return observations, {}
+        infos = {
+            "final_obs": _rows(observations, ended),
+            "_final_obs": done,
+            "final_info": {},
+            "_final_info": done.copy(),
+        }
+        self._restart(ended)
+        observations[ended] = self._observations(ended)
+        return observations, infos
 
     def _checked_actions(self, actions: Any) -> Actions:
         """Return the actions as an integer array, or raise `InvalidAction`."""

@@ -129,9 +129,9 @@ def evaluate(
     dataset.check_env((task.observation_space, task.action_space))
     distribution = learner_distribution(dataset.card.learners if learners is None else learners)
     generator = torch.Generator(dataset.x.device).manual_seed(seed)
-    max_columns = MAX_COLUMNS[task.is_vectorised and not dataset.has_images]
-    envs_per_agent = _largest_divisor(n_episodes, max(1, max_columns // n_agents))
-    agents_at_once = min(n_agents, max(1, max_columns // envs_per_agent))
+    agents_at_once, envs_per_agent = _tiles(
+        n_agents, n_episodes, MAX_COLUMNS[task.is_vectorised and not dataset.has_images]
+    )
     returns = np.zeros((n_agents, n_episodes))
     lengths = np.zeros((n_agents, n_episodes), dtype=np.int64)
     env: VecEnv | None = None
@@ -186,6 +186,12 @@ def _play(
                 if progress is not None:
                     progress(1)
     return returns.reshape(n_agents, -1), lengths.reshape(n_agents, -1)
+
+
+def _tiles(n_agents: int, n_episodes: int, max_columns: int) -> tuple[int, int]:
+    """Return how many agents play at once, and each in how many envs, so that columns suffice."""
+    envs_per_agent = _largest_divisor(n_episodes, max(1, max_columns // n_agents))
+    return min(n_agents, max(1, max_columns // envs_per_agent)), envs_per_agent
 
 
 def _largest_divisor(number: int, bound: int) -> int:
