@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gym_taskdistill.distill import statistics
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import read_sealed, write_sealed
-
-if TYPE_CHECKING:
-    from gym_taskdistill.distill.ppmo import PPMO
 
 #: What goes wrong where a state is of other settings than those it is loaded into.
 _MISFITS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
@@ -93,53 +89,18 @@ def _nested(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise KeyError(kind)
 
 
-def write_model(model: PPMO, path: Path) -> None:
-    """Write a run's checkpoint.
+@contextlib.contextmanager
+def refusing_misfits(path: Path) -> Iterator[None]:
+    """Say in one sentence that a checkpoint does not fit, where restoring its state fails.
 
     Args:
-        model: The run's algorithm, about to begin its next segment.
-        path: File to write.
-    """
-    state = {
-        "loop": model.loop.state(),
-        "critic": model.policy.critic.state_dict(),
-        "segment": model.segment + 1,
-        "num_timesteps": model.num_timesteps,
-        "n_updates": model._n_updates,
-        "wall_clock_s": model.wall_clock_s,
-        "episodes": [[float(e["r"]), int(e["l"])] for e in model.ep_info_buffer or ()],
-        "statistics": statistics.state(model.get_vec_normalize_env()),
-    }
-    write(path, state)
-
-
-def read_model(model: PPMO, path: Path) -> int:
-    """Restore what `write_model` wrote into an algorithm that was made with the same settings.
-
-    Args:
-        model: The algorithm.
-        path: The checkpoint.
-
-    Returns:
-        Number of the segment that the run begins now.
+        path: The checkpoint, for the message.
 
     Raises:
-        TaskDistillError: The file cannot be read or belongs to other settings.
+        TaskDistillError: It belongs to other settings than those of what it was loaded into.
     """
-    state = read(path)
     try:
-        model.loop.load_state(state["loop"])
-        model.policy.critic.load_state_dict(state["critic"])
-        model.num_timesteps = state["num_timesteps"]
-        model._n_updates = state["n_updates"]
-        model.earlier_s = state["wall_clock_s"]
-        window = model._stats_window_size
-        model.ep_info_buffer = deque(
-            ({"r": r, "l": length} for r, length in state["episodes"]), maxlen=window
-        )
-        model.ep_success_buffer = deque(maxlen=window)
-        statistics.load_state(model.get_vec_normalize_env(), state["statistics"])
-        return int(state["segment"])
+        yield
     except _MISFITS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TaskDistillError(f'The checkpoint "{path}" belongs to other settings ({reason}).') from None

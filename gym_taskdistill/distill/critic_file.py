@@ -8,7 +8,6 @@ critic. Files of the first version are plain ``.safetensors`` without a seal and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.torch
@@ -17,18 +16,16 @@ from safetensors import SafetensorError
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
+from gym_taskdistill.distill.segments import SegmentedAlgorithm
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import unsealed, write_sealed
 from gym_taskdistill.paths import critic_path
-
-if TYPE_CHECKING:
-    from gym_taskdistill.distill.ppmo import PPMO
 
 #: Mean, variance and count of the returns, where the run normalised rewards.
 RETURNS = "returns"
 
 
-def write(model: PPMO, path: Path, digest: str) -> None:
+def write(model: SegmentedAlgorithm, path: Path, digest: str) -> None:
     """Write a run's critic under a temporary name and rename it.
 
     Args:
@@ -47,7 +44,7 @@ def write(model: PPMO, path: Path, digest: str) -> None:
     write_sealed(path, tensors, {"dataset": digest})
 
 
-def read(model: PPMO, path: Path, digest: str) -> bool:
+def read(model: SegmentedAlgorithm, path: Path, digest: str) -> bool:
     """Let a run go on with a critic that `write` wrote.
 
     Args:
@@ -114,7 +111,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], str | None]:
     return tensors, str(meta.get("dataset"))
 
 
-def _returns(model: PPMO) -> RunningMeanStd | None:
+def _returns(model: SegmentedAlgorithm) -> RunningMeanStd | None:
     normalizer = model.get_vec_normalize_env()
     if normalizer is None or not normalizer.norm_reward:
         return None

@@ -20,7 +20,7 @@ from torch import Tensor
 from gym_taskdistill.dataset.card import Card, space_to_dict, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.view import ObservationView
-from gym_taskdistill.distill import distributed, statistics
+from gym_taskdistill.distill import distributed, statistics, warm_start
 from gym_taskdistill.distill.experts import Recording
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start
@@ -172,7 +172,7 @@ class Imitation:
         """
         if dataset.obs_mean is not None and self.moments is None and not self.loop.is_image:
             raise TaskDistillError(f"{dataset!r} normalises observations; use normalize=True.")
-        self.loop.load_dataset(dataset)
+        warm_start.load(self.loop, dataset)
         if self.moments is not None:
             statistics.thaw_moments(dataset, self.moments)
             self._show_moments()
@@ -266,13 +266,7 @@ class Imitation:
         """
         self._check(batch_size, draw_every, temperature, hard_fraction)
         loop, device = self.loop, self.device
-        if self.moments is not None:
-            self.moments.update(recording.observations)
-            distributed.merge_moments(self.moments)
-            self._show_moments()
-        # To a GPU at once, and not row by row; pixels are many, and shown batch by batch.
-        obs = self._to_tensor(recording.observations)
-        obs = obs if loop.is_image else loop.see(obs)
+        obs = self._taken_in(recording)
         targets = torch.as_tensor(recording.targets, device=device) / temperature
         variance = _variance(self.action_space, recording.targets / temperature)
         missed = torch.ones(len(recording), device=device)
@@ -306,6 +300,16 @@ class Imitation:
             raise TaskDistillError(
                 f"batch_size={batch_size} must be a multiple of n_learners={self.n_learners}."
             )
+
+    def _taken_in(self, recording: Recording) -> Tensor:
+        """Let observations feed the running statistics; return them as learners see them, images raw."""
+        if self.moments is not None:
+            self.moments.update(recording.observations)
+            distributed.merge_moments(self.moments)
+            self._show_moments()
+        # To a GPU at once, and not row by row; pixels are many, and shown batch by batch.
+        obs = self._to_tensor(recording.observations)
+        return obs if self.loop.is_image else self.loop.see(obs)
 
     def _to_tensor(self, obs: np.ndarray) -> Tensor:
         dtype = torch.uint8 if self.loop.is_image else torch.float32

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gym_taskdistill.dataset.card import Card, is_image, space_to_dict
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.view import ObservationView
-from gym_taskdistill.distill import distributed, warm_start
+from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerSGD
@@ -348,18 +348,6 @@ class OuterLoop(nn.Module):
             encoder=encoder_state(self.encoder),
             encoder_layers=self.encoder_layers,
         )
-
-    def load_dataset(self, dataset: DistilledDataset) -> None:
-        """Start from a dataset instead of random rows; images are seen by its statistics from now on.
-
-        Of a longer encoder the first layers are taken: rolling it back (paper, section 5.1) keeps what is
-        left of it, and the rows.
-
-        Raises:
-            TaskDistillError: The dataset's rows, labels or encoder have other shapes, or its inner rule has
-                another rate of the hidden layers.
-        """
-        warm_start.load(self, dataset)
 
     def state(self) -> dict[str, Any]:
         """Return what is learned and the optimiser's state as plain data, for a checkpoint."""

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
-from os import PathLike
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import (
-    GymEnv,
-    MaybeCallback,
-    RolloutBufferSamples,
-    Schedule,
-)
+from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from gym_taskdistill.dataset.card import Card, space_to_dict, versions
-from gym_taskdistill.dataset.dataset import DistilledDataset, k_min
-from gym_taskdistill.dataset.view import ObservationView
-from gym_taskdistill.distill import checkpoint, distributed, rollouts, statistics
+from gym_taskdistill.dataset.dataset import k_min
+from gym_taskdistill.distill import distributed, rollouts, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.outer import OuterLoop
-from gym_taskdistill.distill.policy import DistillationPolicy
+from gym_taskdistill.distill.segments import SegmentedAlgorithm
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerSGD, inner_rule
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.machine import keep_freed_memory
 
-SelfPPMO = TypeVar("SelfPPMO", bound="PPMO")
-
 #: The paper's inner rule: one step.
 PAPER = InnerSGD()
 
 
-class PPMO(OnPolicyAlgorithm):
+class PPMO(SegmentedAlgorithm):
     """Distil an RL environment into a dataset of k rows (paper, Algorithm 1; with an encoder, Algorithm 2).
 
     PPO with the actor replaced by a synthetic dataset: at each meta-epoch M fresh learners are drawn from Λ
@@ -103,9 +90,6 @@ class PPMO(OnPolicyAlgorithm):
         TaskDistillError: Settings do not fit each other or the env.
     """
 
-    policy: DistillationPolicy  # type: ignore[assignment]
-    rollout_buffer: LearnerRolloutBuffer
-
     def __init__(
         self,
         learners: LearnersArg,
@@ -144,29 +128,19 @@ class PPMO(OnPolicyAlgorithm):
     ) -> None:
         self.learners = learner_distribution(learners)
         self.critic = None if critic is None else learner_distribution(critic)
-        self.share_features_extractor = share_features_extractor
-        self.mixed_precision = mixed_precision
-        self.pixel_statistics = pixel_statistics
-        self.k = k
-        self.n_learners = n_learners
-        self.critic_learning_rate = critic_learning_rate
-        self.critic_warmup = critic_warmup
+        self.k, self.n_learners, self.encoder_layers = k, n_learners, encoder_layers
+        self.critic_learning_rate, self.critic_warmup = critic_learning_rate, critic_warmup
         self.learning_rates = checked_rates(learning_rates)
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
+        self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range: float | Schedule = clip_range
         self.normalize_advantage = normalize_advantage
-        self.target_kl = target_kl
-        self.inner = inner_rule(inner).detached()
-        self.learn_lr_hidden = learn_lr_hidden
+        self.inner, self.learn_lr_hidden = inner_rule(inner).detached(), learn_lr_hidden
         self.start = Start.of(start)
-        self.encoder_layers = encoder_layers
-        self.segment = 0
-        self.earlier_s = 0.0
-        self._began: float | None = None
+        self.share_features_extractor = share_features_extractor
+        self.mixed_precision, self.pixel_statistics = mixed_precision, pixel_statistics
         super().__init__(
-            DistillationPolicy,  # type: ignore[arg-type]
             env,
+            seed=seed,
             learning_rate=learning_rate,
             n_steps=n_steps,
             gamma=gamma,
@@ -174,16 +148,10 @@ class PPMO(OnPolicyAlgorithm):
             ent_coef=ent_coef,
             vf_coef=vf_coef,
             max_grad_norm=max_grad_norm,
-            use_sde=False,
-            sde_sample_freq=-1,
-            rollout_buffer_class=LearnerRolloutBuffer,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
-            seed=int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed,
             device=device,
-            _init_setup_model=False,
-            supported_action_spaces=(spaces.Box, spaces.Discrete),
         )
         if _init_setup_model:
             self._setup_model()
@@ -222,7 +190,7 @@ class PPMO(OnPolicyAlgorithm):
         )
         self.clip_schedule = FloatSchedule(self.clip_range)
         if self.pixel_statistics and self.loop.is_image:
-            self._measure_pixels()
+            self.measure_pixels(self.pixel_statistics)
         self.begin_segment(0)
 
     @property
@@ -256,72 +224,6 @@ class PPMO(OnPolicyAlgorithm):
                 f"the rollout of n_steps x n_envs = {rollout} transitions."
             )
 
-    def dataset(self) -> DistilledDataset:
-        """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
-        assert self.env is not None
-        spec = self.env.get_attr("spec")[0]
-        env_kwargs = {} if spec is None else dict(spec.kwargs)
-        env_kwargs.pop("render_mode", None)  # how this run looked at the env, not which env it is
-        card = Card(
-            env_id="" if spec is None else spec.id,
-            env_kwargs=env_kwargs,
-            observation_space=space_to_dict(self.observation_space),
-            action_space=space_to_dict(self.action_space, bounds=True),
-            learners=self.learners.spec(),
-            seed=self.seed,
-            num_timesteps=self.num_timesteps,
-            versions=versions(),
-        )
-        return self.loop.dataset(card, statistics.freeze(self._vec_normalize_env))
-
-    # -- segments: what makes a run resumable ---------------------------------------------------
-
-    def begin_segment(self, segment: int) -> None:
-        """Start a segment of the run: re-seed everything random and reset the envs.
-
-        Simulators cannot be saved. A run is therefore cut into segments, each a function of the learned
-        parameters, the seed and the segment's number alone; a checkpoint lies at the cut. Interrupted and
-        uninterrupted runs pass the same cuts and so stay equal, bit for bit.
-        """
-        self.segment = segment
-        assert self.seed is not None
-        _, env_seed = self.loop.reseed(self.seed, segment)
-        if self.env is not None:
-            self.env.seed(env_seed)
-            self._last_obs = None if segment == 0 else self._reset_env()
-
-    def _measure_pixels(self) -> None:
-        """Let the policy standardise pixels by what random play shows."""
-        assert self.env is not None
-        assert self.seed is not None
-        play_seed, env_seed = self.loop.reseed(self.seed, 0)
-        images = statistics.random_play(self.env, self.pixel_statistics, play_seed, env_seed)
-        self.loop.view = ObservationView.of_images(torch.as_tensor(images, device=self.device))
-
-    def _reset_env(self) -> np.ndarray:
-        assert self.env is not None
-        obs = self.env.reset()
-        assert isinstance(obs, np.ndarray)
-        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
-        return obs
-
-    def load_dataset(self, dataset: DistilledDataset) -> None:
-        """Start from a dataset instead of random rows; the critic still starts afresh.
-
-        Args:
-            dataset: Of the same shapes, with at least this object's encoder layers.
-
-        Raises:
-            TaskDistillError: The dataset does not fit this object's settings.
-        """
-        self.loop.load_dataset(dataset)
-        statistics.thaw(dataset, self._vec_normalize_env)
-
-    @property
-    def wall_clock_s(self) -> float:
-        """Seconds spent in `learn`, over all resumptions; the clock never runs backwards."""
-        return self.earlier_s + (0.0 if self._began is None else time.monotonic() - self._began)
-
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Refuse: SB3's zip files hold pickled code.
 
@@ -332,33 +234,6 @@ class PPMO(OnPolicyAlgorithm):
             "PPMO writes no SB3 zip files; keep the result with model.dataset().save(path), or the whole "
             "run with model.save_checkpoint(path)."
         )
-
-    def save_checkpoint(self, path: str | PathLike[str]) -> None:
-        """Write all that the run's future depends on, and go on with a new segment.
-
-        The file is written to a temporary name and then renamed, so it is never half there.
-
-        Args:
-            path: File to write; an older checkpoint there is replaced.
-        """
-        if distributed.rank() == 0:
-            checkpoint.write_model(self, Path(path))
-        # Last, as `load_checkpoint` does: the reset already feeds the running statistics.
-        self.begin_segment(self.segment + 1)
-
-    def load_checkpoint(self, path: str | PathLike[str]) -> None:
-        """Continue from a checkpoint; this object must have been made with the same settings.
-
-        Call ``learn(total - self.num_timesteps, reset_num_timesteps=False)`` afterwards.
-
-        Args:
-            path: A file of `save_checkpoint`.
-
-        Raises:
-            TaskDistillError: The file cannot be read or belongs to other settings.
-        """
-        segment = checkpoint.read_model(self, Path(path))
-        self.begin_segment(segment)
 
     # -- Algorithm 1 ----------------------------------------------------------------------------
 
@@ -378,11 +253,6 @@ class PPMO(OnPolicyAlgorithm):
         """
         assert isinstance(rollout_buffer, LearnerRolloutBuffer)
         return rollouts.collect(self, env, callback, rollout_buffer, n_rollout_steps)
-
-    def to_tensor(self, obs: Any) -> Tensor:
-        """Move observations to the device; images stay bytes."""
-        dtype = torch.uint8 if self.loop.is_image else torch.float32
-        return torch.as_tensor(obs, device=self.device, dtype=dtype)
 
     def loss(self, data: RolloutBufferSamples, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute PPO's loss on one minibatch, differentiable down to the dataset (Equations 1 and 2).
@@ -457,25 +327,3 @@ class PPMO(OnPolicyAlgorithm):
                 return False
             history["dataset_grad_norm"].append(self.loop.step(loss))
         return True
-
-    def learn(
-        self: SelfPPMO,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "PPMO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfPPMO:
-        """Distil for ``total_timesteps`` env steps; arguments as for SB3's algorithms.
-
-        Returns:
-            This object.
-        """
-        self._began = time.monotonic()
-        try:
-            return super().learn(
-                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-            )
-        finally:
-            self.earlier_s, self._began = self.wall_clock_s, None

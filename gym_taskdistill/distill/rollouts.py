@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -13,14 +11,12 @@ from torch import Tensor
 
 from gym_taskdistill.distill import distributed, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
+from gym_taskdistill.distill.segments import SegmentedAlgorithm
 from gym_taskdistill.policies.trained import TrainedLearners
-
-if TYPE_CHECKING:
-    from gym_taskdistill.distill.ppmo import PPMO
 
 
 def collect(
-    model: PPMO, env: VecEnv, callback: BaseCallback, buffer: LearnerRolloutBuffer, n_steps: int
+    model: SegmentedAlgorithm, env: VecEnv, callback: BaseCallback, buffer: LearnerRolloutBuffer, n_steps: int
 ) -> bool:
     """Fill a rollout; see `PPMO.collect_rollouts`.
 
@@ -46,7 +42,7 @@ def collect(
     with torch.inference_mode():
         for step in range(n_steps):
             assert isinstance(model._last_obs, np.ndarray) and model._last_episode_starts is not None
-            obs = model.to_tensor(model._last_obs).unflatten(0, (model.n_learners, -1))
+            obs = model.to_tensor(model._last_obs).unflatten(0, (loop.n_learners, -1))
             seen = loop.see(obs)
             features = loop.features(seen)
             distribution = trained.act(features, loop.trunk)
@@ -75,7 +71,7 @@ def collect(
 
 
 def _complete(
-    model: PPMO,
+    model: SegmentedAlgorithm,
     buffer: LearnerRolloutBuffer,
     trained: TrainedLearners,
     truncations: list[tuple[int, int, np.ndarray]],

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.policies.trained import encoder_state
 
-if TYPE_CHECKING:
-    from gym_taskdistill.distill.outer import OuterLoop
-
 
 def load(loop: OuterLoop, dataset: DistilledDataset) -> None:
-    """Let a loop start from a dataset; see `OuterLoop.load_dataset`.
+    """Let a loop start from a dataset instead of random rows; images are seen by its statistics from now on.
+
+    Of a longer encoder the first layers are taken: rolling it back (paper, section 5.1) keeps what is left of
+    it, and the rows.
+
+    Args:
+        loop: What starts.
+        dataset: Where.
 
     Raises:
-        TaskDistillError: The dataset does not fit the loop's settings.
+        TaskDistillError: The dataset's rows, labels or encoder have other shapes, or its inner rule has
+            another rate of the hidden layers.
     """
     dataset = dataset.to(loop.x.device)
     own, other = _own(loop), _theirs(loop, dataset)
