@@ -15,7 +15,10 @@ ROOM = 2**20
 """How far may be counted up from a seed without leaving its range."""
 
 TEST = 2**30 + 2**29 + 5
-"""The seed of every test of this release. It changes when a recipe is changed after its test scores were seen."""
+"""The seed of every test of this release.
+
+It changes when a recipe has been changed after its test scores were seen.
+"""
 
 
 def checked(seed: object) -> int:

@@ -84,7 +84,11 @@ class RecipeFile:
         return {name: variant for name, variant in says.items() if variant is not None}
 
     def recipe(
-        self, task: Task, variant: str | None = None, changes: Mapping[str, Any] | None = None
+        self,
+        task: Task,
+        variant: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+        within: tuple[str, ...] = (),
     ) -> Recipe:
         """Return one variant for one task.
 
@@ -92,6 +96,7 @@ class RecipeFile:
             task: The task.
             variant: Name of the variant; ``None`` for the default one.
             changes: Settings to change; see `load`.
+            within: Variants that need this one.
 
         Raises:
             RecipeError: There is no such variant, or a setting is wrong.
@@ -127,7 +132,12 @@ class RecipeFile:
             "default": says.get("default", False),
             "evaluation": merged(plan, changed.evaluation),
         }
-        return Recipe.read({**plain, "stages": tuple(stages)}, where)
+        recipe = Recipe.read({**plain, "stages": tuple(stages)}, where)
+        needed = [source for source in recipe.sources if "/" not in source]
+        if variant in within and needed:
+            raise RecipeError(f"{where}: {variant} cannot come from itself.")
+        needs = {source: self.recipe(task, source, within=(*within, variant)) for source in needed}
+        return recipe.replace(needs=needs)
 
     def _for(self, task: Task) -> Mapping[str, Any]:
         """Return what the file says once the cases of a task have changed it."""
@@ -218,12 +228,15 @@ def load_source(name: str, recipe: Recipe) -> Recipe:
     """Find the recipe of a variant or an entry that another recipe's stage names.
 
     Args:
-        name: A variant of the same task, or the name of an entry.
+        name: A variant of the same task, in the recipe's own file or the library's, or the name of an entry.
         recipe: The recipe whose stage names it.
 
     Raises:
         RecipeError: There is neither.
     """
+    if name in recipe.needs:
+        needed: Recipe = recipe.needs[name]
+        return needed
     if "/" in name:
         return load(name)
     file, task, _ = _find(recipe.env_id, recipe.env_kwargs)

@@ -15,6 +15,9 @@ from gym_taskdistill.schema import Schema
 from gym_taskdistill.tasks import Task
 from gym_taskdistill.zoo import entry_name
 
+#: How deep recipes may lie in one another.
+MAX_DEPTH = 8
+
 
 class Recipe(Schema):
     """One variant of one task: the stages that make its dataset from nothing.
@@ -26,6 +29,7 @@ class Recipe(Schema):
         default: Whether that entry is the one `from_zoo` gives for the task.
         stages: What is done, in order; each starts from the dataset that the one before made.
         evaluation: How datasets are tested.
+        needs: Recipes of the variants of the same file that stages name, so that a recipe is told whole.
     """
 
     error: ClassVar[type[TaskDistillError]] = RecipeError
@@ -36,6 +40,7 @@ class Recipe(Schema):
     default: bool = False
     stages: tuple[Any, ...]
     evaluation: EvaluationPlan = EvaluationPlan()
+    needs: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("stages")
     @classmethod
@@ -63,15 +68,17 @@ class Recipe(Schema):
         """Return the recipe as plain data, with every setting of every stage."""
         plain = super().to_dict()
         plain["stages"] = [stage.described() for stage in self.stages]
-        return plain
+        plain["needs"] = {name: recipe.to_dict() for name, recipe in self.needs.items()}
+        return {key: value for key, value in plain.items() if key != "needs" or value}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    def from_dict(cls, data: Mapping[str, Any], source: str = "recipe", depth: int = 0) -> Recipe:
         """Read what `to_dict` gives.
 
         Args:
             data: The recipe as plain data.
             source: Where it stands, for messages.
+            depth: How many recipes it stands in.
 
         Raises:
             RecipeError: A setting is unknown, of the wrong type, or out of its range.
@@ -80,7 +87,15 @@ class Recipe(Schema):
         if not isinstance(stages, list | tuple):
             raise RecipeError(f"{source}: stages must be a list of stages.")
         read = [read_stage(stage, f"{source}: stages[{i}]") for i, stage in enumerate(stages)]
-        return cls.read({**data, "stages": tuple(read)}, source)
+        needs = data.get("needs") or {}
+        if not isinstance(needs, Mapping) or not all(isinstance(said, Mapping) for said in needs.values()):
+            raise RecipeError(f"{source}: needs must be a mapping of recipes.")
+        if needs and depth >= MAX_DEPTH:
+            raise RecipeError(f"{source}: needs are nested more than {MAX_DEPTH} deep.")
+        recipes = {
+            name: cls.from_dict(said, f"{source}: needs.{name}", depth + 1) for name, said in needs.items()
+        }
+        return cls.read({**data, "stages": tuple(read), "needs": recipes}, source)
 
 
 def _bare(env_id: str) -> str:

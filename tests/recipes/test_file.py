@@ -75,12 +75,50 @@ def test_changes_reach_every_section() -> None:
     stage = distil(recipe)
     assert (stage.k, stage.gamma, stage.start.x_std) == (7, 0.9, 0.5)
     assert (recipe.evaluation.n_agents, recipe.evaluation.n_episodes) == (3, 2)
-    hopper = load("Hopper-v4", None, {"2.total_timesteps": 64, "1.start.log_std": -2.0, "n_learners": 8})
-    assert distil(hopper, 2).total_timesteps == 64
-    first = hopper.stages[0]
-    assert isinstance(first, Imitate)
-    assert (first.start.log_std, first.start.obs_scale, first.n_learners) == (-2.0, 0.3, 8)
-    assert distil(hopper, 2).start.log_std != -2.0
+    hopper = load("Hopper-v4", None, {"3.total_timesteps": 64, "2.start.log_std": -2.0, "n_learners": 8})
+    assert distil(hopper, 3).total_timesteps == 64
+    imitate = hopper.stages[1]
+    assert isinstance(imitate, Imitate)
+    assert (imitate.start.log_std, imitate.start.obs_scale, imitate.n_learners) == (-2.0, 0.1, 8)
+    assert distil(hopper, 3).start.log_std != -2.0
+
+
+def test_a_recipe_tells_the_variants_that_it_needs(tmp_path: Path) -> None:
+    text = """
+        tasks: [Pendulum-v1]
+        settings: {learners: alpha_c, k: 8, total_timesteps: 2048, n_envs: 8, n_steps: 32, batch_size: 128}
+        variants:
+          first: {stages: [ppmo]}
+          second: {default: true, stages: [imitate: {expert: first}]}
+    """
+    (tmp_path / "my.yaml").write_text(text)
+    recipe = load(str(tmp_path / "my.yaml"))
+    check(recipe)
+    (tmp_path / "my.yaml").unlink()
+    read = Recipe.from_dict(recipe.to_dict())
+    assert read == recipe
+    assert load_source("first", read).stages[0].kind == "ppmo"
+
+
+def test_a_variant_cannot_come_from_itself(tmp_path: Path) -> None:
+    text = """
+        tasks: [Pendulum-v1]
+        settings: {learners: alpha_c, k: 8}
+        variants:
+          first: {stages: [imitate: {expert: second}]}
+          second: {stages: [imitate: {expert: first}]}
+    """
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="cannot come from itself"):
+        load(str(tmp_path / "my.yaml"))
+
+
+def test_needs_are_not_nested_without_end() -> None:
+    data = load("CartPoleND-v0/n=2,k_min").to_dict()
+    for _ in range(20):
+        data = {**data, "needs": {"first": data}}
+    with pytest.raises(RecipeError, match="deep"):
+        Recipe.from_dict(data)
 
 
 @pytest.mark.parametrize(
