@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gym_taskdistill.learners.activations import activate_
+from gym_taskdistill.learners.activations import SMOOTH, activate_, curvature, slope
 from gym_taskdistill.learners.layers import Linear
 from gym_taskdistill.learners.learners import Learners, LearnerStack
 
@@ -95,13 +95,6 @@ def _outer(delta: Tensor, h: Tensor) -> Tensor:
     return _linear(delta, h.mT)
 
 
-def _slope(activation: str | None, h: Tensor) -> Tensor | None:
-    """Return σ' from the activation's output, ``None`` where it is 1."""
-    if activation == "tanh":
-        return torch.addcmul(torch.ones((), dtype=h.dtype, device=h.device), h, h, value=-1)
-    return (h > 0).to(h.dtype) if activation == "relu" else None
-
-
 def _times(a: Tensor, slope: Tensor | None) -> Tensor:
     return a if slope is None else a * slope
 
@@ -115,23 +108,28 @@ class _PerceptronGradient(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         weights, biases = params[0::2], params[1::2]
         h = [x.mT]
+        pre: list[Tensor | None] = []  # inputs of the activations whose derivatives need them
         for weight, bias, activation in zip(weights, biases, activations, strict=True):
             out = _linear(weight, h[-1]).add_(bias.unsqueeze(-1))
+            pre.append(out if activation in SMOOTH else None)
             h.append(activate_(out, activation))
         scale = 2.0 / y.numel()
         errors = h[-1] - y.mT
         losses = errors.square().mean(dim=(1, 2))
-        slopes = [_slope(activation, out) for activation, out in zip(activations, h[1:], strict=True)]
-        delta = _times(errors.mul_(scale), slopes[-1])
+        slopes = [slope(*layer) for layer in zip(activations, pre, h[1:], strict=True)]
+        dh = errors.mul_(scale)
         deltas, grads = [], []
+        cotangents: list[Tensor | None] = []  # of the outputs of those activations
         for i in reversed(range(len(weights))):
+            delta = _times(dh, slopes[i])
             deltas.append(delta)
+            cotangents.append(None if pre[i] is None else dh)
             grads += [delta.sum(-1), _outer(delta, h[i])]
             if i:
-                delta = _times(torch.bmm(weights[i].mT, delta), slopes[i - 1])
+                dh = torch.bmm(weights[i].mT, delta)
         ctx.activations, ctx.scale = activations, scale
         ctx.n_layers = len(weights)
-        ctx.save_for_backward(*weights, *h, *reversed(deltas), *slopes, errors)
+        ctx.save_for_backward(*weights, *h, *reversed(deltas), *slopes, *pre, *reversed(cotangents), errors)
         return losses, *reversed(grads)
 
     @staticmethod
@@ -145,13 +143,8 @@ class _PerceptronGradient(torch.autograd.Function):
         """
         n = ctx.n_layers
         saved = ctx.saved_tensors
-        weights, h, deltas, slopes = (
-            saved[:n],
-            saved[n : 2 * n + 1],
-            saved[2 * n + 1 : 3 * n + 1],
-            saved[3 * n + 1 : 4 * n + 1],
-        )
-        errors = saved[-1]
+        weights, h, errors = saved[:n], saved[n : 2 * n + 1], saved[-1]
+        deltas, slopes, pre, dhs = (saved[i * n + 1 : (i + 1) * n + 1] for i in range(2, 6))
         v_weights, v_biases = cotangents[0::2], cotangents[1::2]
         # How outputs change when the parameters move along the cotangents.
         r_pre: list[Tensor] = []
@@ -173,8 +166,13 @@ class _PerceptronGradient(torch.autograd.Function):
         x_grad = None
         for i in reversed(range(n)):
             r_delta = _times(r_dh, slopes[i])
-            if ctx.activations[i] == "tanh":  # σ'' = -2 h σ'
+            activation = ctx.activations[i]
+            if activation == "tanh":  # σ'' = -2 h σ'
                 r_delta = torch.addcmul(r_delta, h[i + 1] * deltas[i], r_pre[i], value=-2)
+            elif activation == "elu":  # σ'' = σ' below 0
+                r_delta = torch.addcmul(r_delta, deltas[i] * (h[i + 1] < 0), r_pre[i])
+            elif activation in SMOOTH:
+                r_delta = torch.addcmul(r_delta, curvature(activation, pre[i]) * dhs[i], r_pre[i])
             if need_params:
                 weight_grad = _outer(r_delta, h[i])
                 previous = r_h[i]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from gym_taskdistill.learners.distributions import LearnerDistribution, check_names, draw_params
+from gym_taskdistill.learners.inits import gains
 from gym_taskdistill.learners.layers import Conv2d, Layer, Linear
 from gym_taskdistill.learners.learners import Learners, LearnerStack
 
@@ -26,10 +27,11 @@ class CNN(LearnerDistribution):
         kernel_sizes: Their kernel sizes in pixels, square.
         strides: Their strides in pixels.
         hidden: Units of the fully connected layer.
-        activation: ``"relu"`` or ``"tanh"``.
-        init: Initialisation law of the weights, ``"orthogonal"`` or ``"xavier_uniform"``; biases start at 0.
-        gain: The law's σ on the hidden layers.
-        last_gain: The law's σ on the output layer.
+        activation: A name of `ACTIVATIONS`: tanh, relu, gelu, silu, elu, leaky_relu or mish.
+        init: Initialisation law of the weights, a name of `INIT_LAWS`; biases start at 0, but for ``"torch"``,
+            the law of torch's own layers.
+        gain: The law's σ on the hidden layers; ``None`` for √2, or 1 for ``"torch"``.
+        last_gain: The law's σ on the output layer; ``None`` for 0.01, or 1 for ``"torch"``.
 
     Raises:
         ValueError: A value is out of range or names an unknown activation or law.
@@ -43,8 +45,8 @@ class CNN(LearnerDistribution):
     hidden: int = 512
     activation: str = "relu"
     init: str = "orthogonal"
-    gain: float = math.sqrt(2)
-    last_gain: float = 0.01
+    gain: float | None = None
+    last_gain: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("channels", "kernel_sizes", "strides"):
@@ -58,6 +60,8 @@ class CNN(LearnerDistribution):
         if not isinstance(self.hidden, int) or self.hidden < 1:
             raise ValueError(f"CNN hidden must be an integer >= 1, but is {self.hidden!r}.")
         check_names("CNN", self.activation, self.init)
+        for name, value in zip(("gain", "last_gain"), self._gains, strict=True):
+            object.__setattr__(self, name, value)
 
     def layers(self, obs_shape: Sequence[int], n_outputs: int) -> tuple[Layer, ...]:
         """Return the architecture; see the base class.
@@ -85,8 +89,15 @@ class CNN(LearnerDistribution):
     ) -> Learners:
         """Draw M networks; see the base class."""
         layers = self.layers(obs_shape, n_outputs)[part]
-        params = draw_params(layers, n_learners, generator, self.init, self.gain, self.last_gain)
+        params = draw_params(layers, n_learners, generator, self.init, *self._gains)
         return Learners([LearnerStack(layers, params, n_learners)])
+
+    def _usual(self) -> dict[str, Any]:
+        return dict(zip(("gain", "last_gain"), gains(self.init, None, None), strict=True))
+
+    @property
+    def _gains(self) -> tuple[float, float]:
+        return gains(self.init, self.gain, self.last_gain)
 
     def spec(self) -> dict[str, Any]:
         """Describe the family as plain data."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
-from gym_taskdistill.learners.inits import INIT_LAWS
-from gym_taskdistill.learners.layers import ACTIVATIONS, Layer
+from gym_taskdistill.learners.activations import ACTIVATIONS
+from gym_taskdistill.learners.inits import INIT_LAWS, draw_bias
+from gym_taskdistill.learners.layers import Layer
 from gym_taskdistill.learners.learners import Learners, LearnerStack
 
 
@@ -65,14 +66,19 @@ class LearnerDistribution(ABC):
         whole: Any = self
         if not is_dataclass(whole):
             return repr(self)
-        unusual = [f"{f.name}={v}" for f in fields(whole) if (v := getattr(whole, f.name)) != f.default]
+        usual = {f.name: f.default for f in fields(whole)} | self._usual()
+        unusual = [f"{name}={v}" for name in usual if (v := getattr(whole, name)) != usual[name]]
         return f"{self.spec()['family']}({', '.join(unusual)})"
+
+    def _usual(self) -> dict[str, Any]:
+        """Return defaults that follow from other settings, which `__str__` leaves out too."""
+        return {}
 
 
 def draw_params(
     layers: tuple[Layer, ...], n: int, generator: torch.Generator, init: str, gain: float, last_gain: float
 ) -> tuple[Tensor, ...]:
-    """Draw the parameters of n networks, stacked: weights by an initialisation law, biases 0.
+    """Draw the parameters of n networks, stacked, by an initialisation law.
 
     Args:
         layers: The architecture, or a part of it.
@@ -88,9 +94,10 @@ def draw_params(
     law = INIT_LAWS[init]
     params: list[Tensor] = []
     for layer in layers:
-        weight_shape, bias_shape = layer.shapes
-        params.append(law((n, *weight_shape), gain if layer.activation else last_gain, generator))
-        params.append(torch.zeros((n, *bias_shape), device=generator.device))
+        weight_shape, _ = layer.shapes
+        factor = gain if layer.activation else last_gain
+        params.append(law((n, *weight_shape), factor, generator))
+        params.append(draw_bias(init, n, weight_shape, factor, generator))
     return tuple(params)
 
 

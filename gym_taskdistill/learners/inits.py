@@ -24,9 +24,7 @@ def orthogonal(shape: tuple[int, ...], gain: float, generator: torch.Generator) 
         Weights of shape ``shape``; each has orthogonal rows or columns, whichever are fewer.
     """
     n, rows, cols = shape[0], shape[1], math.prod(shape[2:])
-    gaussian = torch.randn(
-        (n, max(rows, cols), min(rows, cols)), generator=generator, device=generator.device
-    )
+    gaussian = _normal((n, max(rows, cols), min(rows, cols)), generator)
     q = _orthonormal_columns(gaussian)
     weight = q if rows >= cols else q.mT
     return (gain * weight).reshape(shape).contiguous()
@@ -56,12 +54,88 @@ def xavier_uniform(shape: tuple[int, ...], gain: float, generator: torch.Generat
     Returns:
         Weights of shape ``shape``.
     """
+    bound = gain * math.sqrt(6.0 / sum(_fans(shape)))
+    return _uniform(shape, bound, generator)
+
+
+def xavier_normal(shape: tuple[int, ...], gain: float, generator: torch.Generator) -> Tensor:
+    """Draw weights by Glorot's normal law; see `xavier_uniform`."""
+    return gain * math.sqrt(2.0 / sum(_fans(shape))) * _normal(shape, generator)
+
+
+def kaiming_uniform(shape: tuple[int, ...], gain: float, generator: torch.Generator) -> Tensor:
+    """Draw weights by He's uniform law, which for ReLU has the gain √2; see `xavier_uniform`."""
+    return _uniform(shape, gain * math.sqrt(3.0 / _fans(shape)[0]), generator)
+
+
+def kaiming_normal(shape: tuple[int, ...], gain: float, generator: torch.Generator) -> Tensor:
+    """Draw weights by He's normal law, which for ReLU has the gain √2; see `xavier_uniform`."""
+    return gain / math.sqrt(_fans(shape)[0]) * _normal(shape, generator)
+
+
+def torch_default(shape: tuple[int, ...], gain: float, generator: torch.Generator) -> Tensor:
+    """Draw weights as `torch.nn.Linear` and `torch.nn.Conv2d` do by default: U(-1, 1) / √fan_in.
+
+    See `xavier_uniform`; a gain of 1 is torch's. Its biases follow the same law; see `draw_bias`.
+    """
+    return _uniform(shape, gain / math.sqrt(_fans(shape)[0]), generator)
+
+
+def draw_bias(
+    init: str, n: int, weight_shape: tuple[int, ...], gain: float, generator: torch.Generator
+) -> Tensor:
+    """Draw the biases that belong to a law's weights: 0, but for the law ``"torch"``.
+
+    Args:
+        init: A name of `INIT_LAWS`.
+        n: How many layers.
+        weight_shape: Shape ``(out, *in)`` of one layer's weight.
+        gain: As for the weights.
+        generator: Source of randomness.
+
+    Returns:
+        Biases, ``(n, out)``.
+    """
+    shape = (n, weight_shape[0])
+    if init != "torch":
+        return torch.zeros(shape, dtype=torch.float32, device=generator.device)
+    return _uniform(shape, gain / math.sqrt(math.prod(weight_shape[1:])), generator)
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many numbers a unit of ``(n, out, *in)`` reads, and how many units read its input."""
     receptive = math.prod(shape[3:])
-    fan_out, fan_in = shape[1] * receptive, shape[2] * receptive
-    bound = gain * math.sqrt(6.0 / (fan_in + fan_out))
-    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    return shape[2] * receptive, shape[1] * receptive
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    uniform = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
     return (2.0 * uniform - 1.0) * bound
 
 
 #: The laws a recipe may name.
-INIT_LAWS: dict[str, InitLaw] = {"orthogonal": orthogonal, "xavier_uniform": xavier_uniform}
+INIT_LAWS: dict[str, InitLaw] = {
+    "orthogonal": orthogonal,
+    "xavier_uniform": xavier_uniform,
+    "xavier_normal": xavier_normal,
+    "kaiming_uniform": kaiming_uniform,
+    "kaiming_normal": kaiming_normal,
+    "torch": torch_default,
+}
+
+#: Gains of hidden layers and of the last one where none are given: the paper's, and torch's own for its law.
+PAPER_GAINS, TORCH_GAINS = (math.sqrt(2), 0.01), (1.0, 1.0)
+
+
+def gains(init: str, gain: float | None, last_gain: float | None) -> tuple[float, float]:
+    """Return the gains of the hidden layers and of the last one, by default the law's own.
+
+    >>> gains("torch", None, 0.5)
+    (1.0, 0.5)
+    """
+    own = TORCH_GAINS if init == "torch" else PAPER_GAINS
+    return own[0] if gain is None else gain, own[1] if last_gain is None else last_gain

@@ -13,10 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.learners.activations import activate_
-
-#: Activations a layer may end with, each with its module for export.
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+from gym_taskdistill.learners.activations import ACTIVATIONS, activate_
 
 #: Numbers of so many bytes, to move several small ones at once.
 _WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}

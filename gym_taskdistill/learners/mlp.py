@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gym_taskdistill.learners.distributions import LearnerDistribution, check_names, draw_params
+from gym_taskdistill.learners.inits import gains
 from gym_taskdistill.learners.layers import Layer, Linear
 from gym_taskdistill.learners.learners import Learners, LearnerStack
 
@@ -36,10 +37,11 @@ class MLP(LearnerDistribution):
     Attributes:
         width: Units in each hidden layer; a pair ``(low, high)`` draws one width per learner, uniformly.
         depth: Number of hidden layers; a pair draws one depth per learner, uniformly.
-        activation: ``"tanh"`` or ``"relu"``.
-        init: Initialisation law of the weights, ``"orthogonal"`` or ``"xavier_uniform"``; biases start at 0.
-        gain: The law's σ on the hidden layers.
-        last_gain: The law's σ on the output layer.
+        activation: A name of `ACTIVATIONS`: tanh, relu, gelu, silu, elu, leaky_relu or mish.
+        init: Initialisation law of the weights, a name of `INIT_LAWS`; biases start at 0, but for ``"torch"``,
+            the law of torch's own layers.
+        gain: The law's σ on the hidden layers; ``None`` for √2, or 1 for ``"torch"``.
+        last_gain: The law's σ on the output layer; ``None`` for 0.01, or 1 for ``"torch"``.
         per_batch: Draw one width and one depth for the whole batch instead of for each learner. A batch is
             then one stack, which is several times faster; the variety comes over the batches.
 
@@ -53,8 +55,8 @@ class MLP(LearnerDistribution):
     depth: int | tuple[int, int] = 2
     activation: str = "tanh"
     init: str = "orthogonal"
-    gain: float = math.sqrt(2)
-    last_gain: float = 0.01
+    gain: float | None = None
+    last_gain: float | None = None
     per_batch: bool = False
 
     def __post_init__(self) -> None:
@@ -65,6 +67,8 @@ class MLP(LearnerDistribution):
         _as_range(self.width, "width", 1)
         _as_range(self.depth, "depth", 0)
         check_names("MLP", self.activation, self.init)
+        for name, value in zip(("gain", "last_gain"), self._gains, strict=True):
+            object.__setattr__(self, name, value)
 
     def layers(self, obs_shape: Sequence[int], n_outputs: int) -> tuple[Layer, ...]:
         """Return the architecture; see the base class."""
@@ -93,6 +97,13 @@ class MLP(LearnerDistribution):
                 for (depth, _), group in sorted(groups.items())
             ]
         )
+
+    def _usual(self) -> dict[str, Any]:
+        return dict(zip(("gain", "last_gain"), gains(self.init, None, None), strict=True))
+
+    @property
+    def _gains(self) -> tuple[float, float]:
+        return gains(self.init, self.gain, self.last_gain)
 
     def spec(self) -> dict[str, Any]:
         """Describe the family as plain data."""
@@ -128,13 +139,13 @@ class MLP(LearnerDistribution):
     ) -> LearnerStack:
         layers = self._layers(obs_shape, n_outputs, max(widths), depth)[part]
         if len(set(widths)) == 1:
-            params = draw_params(layers, len(widths), generator, self.init, self.gain, self.last_gain)
+            params = draw_params(layers, len(widths), generator, self.init, *self._gains)
             return LearnerStack(layers, params, len(widths))
         shapes, columns = [], []
         for width in widths:
             own = self._layers(obs_shape, n_outputs, width, depth)[part]
             shapes.append(tuple(shape for layer in own for shape in layer.shapes))
-            columns.append(draw_params(own, 1, generator, self.init, self.gain, self.last_gain))
+            columns.append(draw_params(own, 1, generator, self.init, *self._gains))
         padded_shapes = [shape for layer in layers for shape in layer.shapes]
         params = tuple(
             torch.cat([_pad(column[i], shape) for column in columns]) for i, shape in enumerate(padded_shapes)

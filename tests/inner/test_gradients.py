@@ -12,11 +12,12 @@ from torch import Tensor
 
 from gym_taskdistill.inner.gradients import mse_gradients
 from gym_taskdistill.learners import MLP, Learners, LearnerStack
+from gym_taskdistill.learners.activations import ACTIVATIONS
 from gym_taskdistill.learners.layers import Linear
 
 K, OUTPUTS, M = 5, 3, 4
 architectures = pytest.mark.parametrize(
-    ("activation", "depth"), list(itertools.product(["tanh", "relu"], [0, 1, 3]))
+    ("activation", "depth"), [*itertools.product(["tanh", "relu"], [0, 1, 3]), *((a, 3) for a in ACTIVATIONS)]
 )
 observations = pytest.mark.parametrize("obs_shape", [(4,), (2, 3)], ids=str)
 
@@ -141,7 +142,7 @@ def test_at_the_labels_a_polyak_step_is_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu", "elu", "mish"])
 def test_the_derivative_agrees_with_finite_differences(activation: str) -> None:
     learners, (x, y) = sample(activation, 2), rows()
 

@@ -1,11 +1,18 @@
-"""The fast tanh is a tanh: in value, in its derivatives, and at zero, where padding relies on it."""
+"""Activations in value, in their derivatives, and at zero, where padding relies on it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from gym_taskdistill.learners.activations import FEWEST_FOR_SIGMOID, activate_
+from gym_taskdistill.learners.activations import (
+    ACTIVATIONS,
+    FEWEST_FOR_SIGMOID,
+    SMOOTH,
+    activate_,
+    curvature,
+    slope,
+)
 
 SIZES = [FEWEST_FOR_SIGMOID - 1, FEWEST_FOR_SIGMOID, 3 * FEWEST_FOR_SIGMOID + 5]
 
@@ -46,3 +53,17 @@ def test_works_in_place() -> None:
 def test_float64_takes_torchs_own() -> None:
     x = torch.linspace(-3, 3, SIZES[-1], dtype=torch.float64)
     assert torch.equal(activate_(x.clone(), "tanh"), x.tanh())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_and_their_derivatives_are_those_of_torchs_modules(activation: str) -> None:
+    x = (torch.arange(-200, 201, dtype=torch.float64) / 20).requires_grad_()  # among them 0, as of padding
+    y = ACTIVATIONS[activation]()(x)
+    assert torch.equal(activate_(x.detach().clone(), activation), y.detach()) and not y[200]
+    (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    found = slope(activation, x.detach(), y.detach())
+    assert found is not None
+    torch.testing.assert_close(found, first.detach(), atol=1e-12, rtol=1e-10)
+    if activation in SMOOTH:
+        (second,) = torch.autograd.grad(first.sum(), x)
+        torch.testing.assert_close(curvature(activation, x.detach()), second, atol=1e-12, rtol=1e-10)

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gym_taskdistill.learners import CNN, MLP, LearnerDistribution
 from gym_taskdistill.learners.inits import INIT_LAWS, orthogonal, xavier_uniform
 
 SHAPES = {
@@ -84,10 +85,67 @@ def test_xavier_uniform_keeps_its_bounds(shape: tuple[int, ...], gain: float) ->
     assert weights.var().item() == pytest.approx(bound**2 / 3, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["xavier_uniform", "xavier_normal"])
 @pytest.mark.parametrize("shape", [(6, 3), (3, 6), (4, 2, 3, 3)])
-def test_xavier_uniform_is_distributed_as_in_torch(shape: tuple[int, ...]) -> None:
-    ours = xavier_uniform((2000, *shape), math.sqrt(2), generator())
-    assert same_distribution(ours, torch_draws("xavier_uniform_", 2000, shape, math.sqrt(2)))
+def test_glorots_laws_are_distributed_as_in_torch(name: str, shape: tuple[int, ...]) -> None:
+    ours = INIT_LAWS[name]((2000, *shape), math.sqrt(2), generator())
+    assert same_distribution(ours, torch_draws(f"{name}_", 2000, shape, math.sqrt(2)))
+
+
+@pytest.mark.parametrize("name", ["kaiming_uniform", "kaiming_normal"])
+@pytest.mark.parametrize("shape", [(3, 6), (4, 2, 3, 3)])
+def test_hes_laws_are_distributed_as_in_torch(name: str, shape: tuple[int, ...]) -> None:
+    ours = INIT_LAWS[name]((2000, *shape), math.sqrt(2), generator())
+    draw = getattr(torch.nn.init, f"{name}_")
+    theirs = [draw(torch.empty(shape), nonlinearity="relu", generator=generator(i)) for i in range(2000)]
+    assert same_distribution(ours, torch.stack(theirs))
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        (MLP(width=4000, depth=1, init="torch"), (5,)),
+        (CNN(channels=(1000,), kernel_sizes=(2,), strides=(2,), hidden=1000, init="torch"), (3, 2, 2)),
+    ],
+    ids=["mlp", "cnn"],
+)
+def test_the_law_torch_is_that_of_torchs_own_layers_with_their_biases(
+    family: LearnerDistribution, shape: tuple[int, ...]
+) -> None:
+    ours = family.sample(1, shape, 2, generator())
+    modules = [m for m in ours.module(0).modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        for module in modules:
+            module.reset_parameters()
+    for own, theirs in zip(ours.params, (p for m in modules for p in m.parameters()), strict=True):
+        if own.numel() > 2:
+            assert own.std().item() == pytest.approx(theirs.std().item(), rel=0.05)
+            levels = torch.linspace(0.05, 0.95, 19)
+            apart = torch.quantile(own[0].flatten()[:9999], levels)
+            apart -= torch.quantile(theirs.flatten()[:9999], levels)
+            assert apart.abs().max() < 6 * math.sqrt(2 / min(own.numel(), 9999)) * theirs.std()
+        else:  # the output layer's biases
+            assert 0 < own.abs().max() <= modules[-1].in_features ** -0.5
+
+
+def test_each_law_has_its_own_gains() -> None:
+    assert MLP(init="torch") == MLP(init="torch", gain=1.0, last_gain=1.0)
+    assert MLP(init="kaiming_normal") == MLP(init="kaiming_normal", gain=math.sqrt(2), last_gain=0.01)
+    assert str(MLP(init="torch")) == "mlp(init=torch)"
+    assert str(CNN(init="torch", last_gain=0.5)) == "cnn(init=torch, last_gain=0.5)"
+
+
+@pytest.mark.parametrize("law", INIT_LAWS)
+def test_learners_are_float32_whatever_the_default(law: str) -> None:
+    expected = MLP(width=5, init=law).sample(2, (3,), 2, generator()).params
+    torch.set_default_dtype(torch.float64)
+    try:
+        drawn = MLP(width=5, init=law).sample(2, (3,), 2, generator()).params
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for own, other in zip(drawn, expected, strict=True):
+        assert torch.equal(own, other) and own.dtype == torch.float32
 
 
 @laws

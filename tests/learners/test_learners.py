@@ -17,6 +17,7 @@ BATCHES: dict[str, LearnerDistribution] = {
     "several buckets": MLP(width=(8, 200), last_gain=1.0),
     "several depths": MLP(depth=(0, 4), last_gain=1.0),
     "all at once": MLP(width=(8, 200), depth=(1, 3), activation="relu", init="xavier_uniform"),
+    "biases": MLP(width=(8, 32), activation="mish", init="torch"),
     "mixture": Mixture((MLP(), MLP(width=(8, 32)), MLP(depth=1, activation="relu"))),
 }
 batches = pytest.mark.parametrize("family", BATCHES.values(), ids=BATCHES)
