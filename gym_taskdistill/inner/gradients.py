@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from gym_taskdistill.learners.activations import SMOOTH, activate_, curvature, slope
 from gym_taskdistill.learners.layers import Linear
-from gym_taskdistill.learners.learners import Learners, LearnerStack
+from gym_taskdistill.learners.learners import Learners, LearnerStack, Stack
 
 
 def mse_gradients(
@@ -47,10 +47,14 @@ def mse_gradients(
     shared = isinstance(x, Tensor)
     for i, stack in enumerate(learners.stacks):
         rows = x if isinstance(x, Tensor) else x[i]
-        losses, *grads = (_perceptron if _is_perceptron(stack) else _autograd)(stack, rows, y, shared)
+        if isinstance(stack, LearnerStack) and all(isinstance(layer, Linear) for layer in stack.layers):
+            losses, *grads = _perceptron(stack, rows, y, shared)
+        else:
+            losses, *grads = _autograd(stack, rows, y, shared)
         plain = grads
         if isinstance(hidden, Tensor) or hidden != 1:
-            grads = [*(grad * hidden for grad in grads[:-2]), *grads[-2:]]
+            n_hidden = len(grads) - stack.n_head
+            grads = [*(grad * hidden for grad in grads[:n_hidden]), *grads[n_hidden:]]
         if polyak:
             slopes = [(a * b).flatten(1).sum(1) for a, b in zip(plain, grads, strict=True)]
             steps = losses / (torch.stack(slopes).sum(0) + torch.finfo(losses.dtype).tiny)
@@ -59,19 +63,15 @@ def mse_gradients(
     return tuple(result)
 
 
-def _is_perceptron(stack: LearnerStack) -> bool:
-    return all(isinstance(layer, Linear) for layer in stack.layers)
-
-
-def _autograd(stack: LearnerStack, x: Tensor, y: Tensor, shared: bool) -> Sequence[Tensor]:
+def _autograd(stack: Stack, x: Tensor, y: Tensor, shared: bool) -> Sequence[Tensor]:
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         params = [p if p.requires_grad else p.detach().requires_grad_() for p in stack.params]
         inputs = x.expand(stack.size, *x.shape) if shared else x
-        outputs = LearnerStack(stack.layers, tuple(params), stack.size)(inputs)
+        outputs = stack.replace(params)(inputs)
         losses = (outputs - y).square().mean(dim=(1, 2))
-        # Summed over the learners, so that each gets its own gradient.
-        grads = torch.autograd.grad(losses.sum(), params, create_graph=create_graph)
+        # Summed over the learners, so that each gets its own gradient; of what a module does not use it is 0.
+        grads = torch.autograd.grad(losses.sum(), params, create_graph=create_graph, materialize_grads=True)
         return losses if create_graph else losses.detach(), *grads
 
 

@@ -4,6 +4,7 @@ from gym_taskdistill.learners.cnn import CNN
 from gym_taskdistill.learners.distributions import LearnerDistribution, Mixture
 from gym_taskdistill.learners.learners import Learners, LearnerStack, Network
 from gym_taskdistill.learners.mlp import MLP
+from gym_taskdistill.learners.module import ModuleFamily
 from gym_taskdistill.learners.named import (
     ALPHA_A,
     ALPHA_C,
@@ -26,6 +27,7 @@ __all__ = [
     "Learners",
     "LearnersArg",
     "Mixture",
+    "ModuleFamily",
     "Network",
     "learner_distribution",
     "register_family",

@@ -39,8 +39,8 @@ def activate_(out: Tensor, activation: str | None) -> Tensor:
     2e-7 of the true value (torch's: 3e-8) and 0 at 0.
 
     Args:
-        out: Fresh outputs, which nothing else needs any more; no leaf of a graph. Those of `SMOOTH` leave them
-            as they are and return others.
+        out: Fresh outputs, which nothing else needs any more; no leaf of a graph. Activations of `SMOOTH`
+            leave them as they are and return others.
         activation: A name of `ACTIVATIONS`, or ``None`` for none.
 
     >>> activate_(torch.zeros(10_000), "tanh").abs().max()

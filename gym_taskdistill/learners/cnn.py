@@ -28,8 +28,8 @@ class CNN(LearnerDistribution):
         strides: Their strides in pixels.
         hidden: Units of the fully connected layer.
         activation: A name of `ACTIVATIONS`: tanh, relu, gelu, silu, elu, leaky_relu or mish.
-        init: Initialisation law of the weights, a name of `INIT_LAWS`; biases start at 0, but for ``"torch"``,
-            the law of torch's own layers.
+        init: Initialisation law of the weights, a name of `INIT_LAWS`; biases start at 0, but for
+            ``"torch"``, the law of torch's own layers.
         gain: The law's σ on the hidden layers; ``None`` for √2, or 1 for ``"torch"``.
         last_gain: The law's σ on the output layer; ``None`` for 0.01, or 1 for ``"torch"``.
 

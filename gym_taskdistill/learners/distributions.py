@@ -14,7 +14,7 @@ from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.learners.activations import ACTIVATIONS
 from gym_taskdistill.learners.inits import INIT_LAWS, draw_bias
 from gym_taskdistill.learners.layers import Layer
-from gym_taskdistill.learners.learners import Learners, LearnerStack
+from gym_taskdistill.learners.learners import Learners, LearnerStack, Stack
 
 
 class LearnerDistribution(ABC):
@@ -160,7 +160,7 @@ class Mixture(LearnerDistribution):
         order = torch.randperm(len(slots), generator=generator, device=generator.device).tolist()
         for slot in order[: n_learners % len(slots)]:
             counts[slots[slot]] += 1
-        stacks: list[LearnerStack] = []
+        stacks: list[Stack] = []
         for member, count in zip(self.members, counts, strict=True):
             if count:
                 batch = member.sample(count, obs_shape, n_outputs, generator, part)
@@ -181,17 +181,17 @@ class Mixture(LearnerDistribution):
         }
 
 
-def _merge(stacks: list[LearnerStack]) -> list[LearnerStack]:
+def _merge(stacks: list[Stack]) -> list[Stack]:
     """Join unpadded stacks of equal layers: one large stack is faster than two small ones."""
     merged: dict[tuple[Layer, ...], LearnerStack] = {}
-    padded = []
+    others: list[Stack] = []
     for stack in stacks:
-        if stack.shapes is not None:
-            padded.append(stack)
+        if not isinstance(stack, LearnerStack) or stack.shapes is not None:
+            others.append(stack)
         elif stack.layers in merged:
             other = merged[stack.layers]
             params = tuple(torch.cat(pair) for pair in zip(other.params, stack.params, strict=True))
             merged[stack.layers] = LearnerStack(stack.layers, params, other.size + stack.size)
         else:
             merged[stack.layers] = stack
-    return [*merged.values(), *padded]
+    return [*merged.values(), *others]

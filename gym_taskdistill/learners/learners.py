@@ -3,12 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners.layers import Conv2d, Layer, Linear
+
+
+class Stack(Protocol):
+    """Learners of one architecture, computed at once: of our own layers, or of any module."""
+
+    @property
+    def size(self) -> int:
+        """M, the number of learners."""
+        ...
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """What the inner rule trains, each ``(M, …)``; the last layer's come last."""
+        ...
+
+    @property
+    def n_head(self) -> int:
+        """How many of `params` belong to the last layer."""
+        ...
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the last layer is linear and its outputs are the learners'."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map ``x`` of shape ``(M, b, *in)`` to ``(M, b, *out)``."""
+        ...
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what a linear last layer sees of ``x``, ``(M, b, n_features)``.
+
+        Raises:
+            TaskDistillError: The last layer is not linear.
+        """
+        ...
+
+    def replace(self, params: Sequence[Tensor]) -> Stack:
+        """Return the same learners with other parameters."""
+        ...
+
+    def module(self, index: int) -> nn.Sequential:
+        """Export learner ``index`` as plain torch modules."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +83,32 @@ class LearnerStack:
             x = layer.forward(self.params[2 * i : 2 * i + 2], x)
         return x
 
+    def __str__(self) -> str:
+        return f"{self.size} × {len(self.layers)} layers"
+
+    @property
+    def n_head(self) -> int:
+        """How many of `params` belong to the last layer."""
+        return min(2, len(self.params))
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the last layer is linear and its outputs are the learners'."""
+        last = self.layers[-1] if self.layers else None
+        return isinstance(last, Linear) and last.activation is None
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the last layer sees of ``x``; see `Stack.features`."""
+        if not self.has_linear_head:
+            raise TaskDistillError("The learners do not end in a linear layer.")
+        for i, layer in enumerate(self.layers[:-1]):
+            x = layer.forward(self.params[2 * i : 2 * i + 2], x)
+        return x.flatten(2)
+
+    def replace(self, params: Sequence[Tensor]) -> LearnerStack:
+        """Return the same learners with other parameters."""
+        return replace(self, params=tuple(params))
+
     def module(self, index: int) -> nn.Sequential:
         """Export learner ``index`` as a plain `torch.nn.Sequential`, padding removed."""
         params = [p[index].detach() for p in self.params]
@@ -62,7 +134,7 @@ class Learners:
         stacks: The stacks, in the order of the learners.
     """
 
-    def __init__(self, stacks: Sequence[LearnerStack]) -> None:
+    def __init__(self, stacks: Sequence[Stack]) -> None:
         self.stacks = tuple(stacks)
 
     def __len__(self) -> int:
@@ -70,8 +142,7 @@ class Learners:
         return sum(stack.size for stack in self.stacks)
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{s.size} × {len(s.layers)} layers" for s in self.stacks)
-        return f"Learners({parts})"
+        return f"Learners({', '.join(map(str, self.stacks))})"
 
     @property
     def params(self) -> tuple[Tensor, ...]:
@@ -81,22 +152,17 @@ class Learners:
     def replace(self, params: Sequence[Tensor]) -> Learners:
         """Return the same learners with other parameters (ordered as `params`)."""
         rest: Iterator[Tensor] = iter(params)
-        return Learners(
-            [
-                LearnerStack(s.layers, tuple(next(rest) for _ in s.params), s.size, s.shapes)
-                for s in self.stacks
-            ]
-        )
+        return Learners([stack.replace([next(rest) for _ in stack.params]) for stack in self.stacks])
 
     def part(self, part: slice) -> Learners:
         """Return some of the layers, such as ``slice(2, None)``, with their parameters; of a single stack.
 
         Raises:
-            ValueError: There are several stacks, whose layers do not correspond.
+            ValueError: There are several stacks, whose layers do not correspond, or modules without layers.
         """
-        if len(self.stacks) != 1:
-            raise ValueError(f"{self!r} has several stacks, whose layers do not correspond.")
-        (stack,) = self.stacks
+        stack = self.stacks[0]
+        if len(self.stacks) != 1 or not isinstance(stack, LearnerStack):
+            raise ValueError(f"{self!r} has no single stack of layers.")
         first, last, _ = part.indices(len(stack.layers))
         params = stack.params[2 * first : 2 * max(first, last)]
         return Learners([LearnerStack(stack.layers[part], params, stack.size, stack.shapes)])

@@ -38,8 +38,8 @@ class MLP(LearnerDistribution):
         width: Units in each hidden layer; a pair ``(low, high)`` draws one width per learner, uniformly.
         depth: Number of hidden layers; a pair draws one depth per learner, uniformly.
         activation: A name of `ACTIVATIONS`: tanh, relu, gelu, silu, elu, leaky_relu or mish.
-        init: Initialisation law of the weights, a name of `INIT_LAWS`; biases start at 0, but for ``"torch"``,
-            the law of torch's own layers.
+        init: Initialisation law of the weights, a name of `INIT_LAWS`; biases start at 0, but for
+            ``"torch"``, the law of torch's own layers.
         gain: The law's σ on the hidden layers; ``None`` for √2, or 1 for ``"torch"``.
         last_gain: The law's σ on the output layer; ``None`` for 0.01, or 1 for ``"torch"``.
         per_batch: Draw one width and one depth for the whole batch instead of for each learner. A batch is

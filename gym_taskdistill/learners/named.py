@@ -9,6 +9,7 @@ from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.learners.cnn import CNN
 from gym_taskdistill.learners.distributions import LearnerDistribution, Mixture
 from gym_taskdistill.learners.mlp import MLP
+from gym_taskdistill.learners.module import Factory, ModuleFamily
 
 #: The paper's Λ for cart-pole and MuJoCo: 64-64 tanh, orthogonal √2, last layer 0.01.
 ALPHA_C = MLP()
@@ -48,11 +49,17 @@ NAMED_LEARNERS: dict[str, LearnerDistribution] = {
     ),
 }
 
-_FAMILIES: dict[str, type[LearnerDistribution]] = {"mlp": MLP, "cnn": CNN, "mixture": Mixture}
+_FAMILIES: dict[str, type[LearnerDistribution]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "mixture": Mixture,
+    "module": ModuleFamily,
+}
 
 
-#: What names a learner distribution: a name, a plain description, or the distribution itself.
-LearnersArg = str | Mapping[str, Any] | LearnerDistribution
+#: What names a learner distribution: a name, a plain description, the distribution itself, or a function
+#: ``(obs_space, n_outputs) -> nn.Module`` or its name, ``"package.module:function"``.
+LearnersArg = str | Mapping[str, Any] | LearnerDistribution | Factory
 
 
 def register_family(name: str, family: type[LearnerDistribution]) -> None:
@@ -70,14 +77,15 @@ def register_family(name: str, family: type[LearnerDistribution]) -> None:
     _FAMILIES[name] = family
 
 
-def learner_distribution(
-    spec: LearnersArg,
-) -> LearnerDistribution:
+def learner_distribution(spec: LearnersArg, *, trust: bool = False) -> LearnerDistribution:
     """Build a learner distribution from its name or its plain description.
 
     Args:
         spec: A name of `NAMED_LEARNERS`, a mapping as `LearnerDistribution.spec` gives it (members of a
-            mixture may be names), or a distribution, which is returned as it is.
+            mixture may be names), a distribution, which is returned as it is, or what makes a `ModuleFamily`:
+            a function or the name of one.
+        trust: Import the functions that ``spec`` names, which runs their modules' code. Else one that the
+            caller has not used himself is refused as soon as a learner is drawn.
 
     Returns:
         The distribution.
@@ -88,16 +96,21 @@ def learner_distribution(
     >>> learner_distribution({"family": "mlp", "width": 64, "depth": 2}) == learner_distribution("alpha_c")
     True
     """
+    built = _built(spec)
+    return _trusted(built) if trust else built
+
+
+def _built(spec: LearnersArg) -> LearnerDistribution:
     if isinstance(spec, LearnerDistribution):
         return spec
-    if isinstance(spec, str):
+    if isinstance(spec, str) and ":" not in spec:
         if spec not in NAMED_LEARNERS:
             raise TaskDistillError(
                 f'There are no learners named "{spec}"; known are {", ".join(NAMED_LEARNERS)}.'
                 f"{did_you_mean(spec, NAMED_LEARNERS)}"
             )
         return NAMED_LEARNERS[spec]
-    settings = dict(spec)
+    settings = dict(spec) if isinstance(spec, Mapping) else {"family": "module", "factory": spec}
     family = settings.pop("family", None)
     if family not in _FAMILIES:
         raise TaskDistillError(
@@ -106,7 +119,13 @@ def learner_distribution(
         )
     try:
         if family == "mixture" and "members" in settings:
-            settings["members"] = tuple(learner_distribution(m) for m in settings["members"])
+            settings["members"] = tuple(_built(m) for m in settings["members"])
         return _FAMILIES[family](**settings)
     except (TypeError, ValueError) as error:
         raise TaskDistillError(f'The learner family "{family}" was given wrong settings: {error}') from None
+
+
+def _trusted(learners: LearnerDistribution) -> LearnerDistribution:
+    if isinstance(learners, Mixture):
+        return Mixture(tuple(map(_trusted, learners.members)), learners.weights)
+    return learners.trusted() if isinstance(learners, ModuleFamily) else learners
