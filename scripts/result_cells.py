@@ -73,8 +73,9 @@ class Entry(NamedTuple):
 
     @property
     def inner_lr(self) -> float:
-        """Learning rate of the first of these steps."""
-        return float(self.dataset.rule.lr)
+        """Learning rate of the first of these steps, or a ridge's λ."""
+        rule = self.dataset.rule
+        return float(getattr(rule, rule.rate))
 
     @property
     def seconds(self) -> float:

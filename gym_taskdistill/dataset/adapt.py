@@ -103,6 +103,10 @@ def adapt(
     if log_std is not None:
         changed["log_std"] = _label(dataset, log_std)
     if lr_hidden is not None:
+        if "lr_hidden" not in dataset.rule.learnable:
+            raise DatasetError(
+                f"The inner rule {dataset.rule} has no lr_hidden to change; leave lr_hidden out."
+            )
         changed["rule"] = replace(dataset.rule, lr_hidden=lr_hidden)
     card = Card(
         env_id=task.env_id,

@@ -20,7 +20,7 @@ from gym_taskdistill.dataset import file, fit
 from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
-from gym_taskdistill.inner.rules import InnerSGD, inner_rule
+from gym_taskdistill.inner.rules import InnerRule, inner_rule
 
 _ENCODER = "encoder."
 _TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
@@ -76,7 +76,7 @@ class DistilledDataset:
 
     x: Tensor
     y: Tensor
-    rule: InnerSGD
+    rule: InnerRule
     card: Card
     log_std: Tensor | None = None
     obs_mean: Tensor | None = None
@@ -366,7 +366,7 @@ class DistilledDataset:
             raise DatasetError("log_std is only for continuous actions; leave it None.")
 
 
-def _rule(spec: Any) -> InnerSGD:
+def _rule(spec: Any) -> InnerRule:
     try:
         return inner_rule(spec).detached()
     except TaskDistillError as error:

@@ -25,7 +25,7 @@ from gym_taskdistill.distill.experts import Recording
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.inner.rules import InnerSGD, inner_rule
+from gym_taskdistill.inner.rules import InnerRule, InnerSGD, inner_rule
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies.action_distributions import Categorical, DiagGaussian
 from gym_taskdistill.tasks.task import Task
@@ -81,7 +81,7 @@ class Imitation:
         n_learners: int = 8,
         learning_rate: float | Schedule = 1e-2,
         learning_rates: LearningRates | None = None,
-        inner: InnerSGD | Mapping[str, Any] = InnerSGD(),  # noqa: B008  (frozen)
+        inner: InnerRule | Mapping[str, Any] = InnerSGD(),  # noqa: B008  (frozen)
         learn_lr_hidden: bool = False,
         start: Start | Mapping[str, Any] = NORMAL,
         encoder_layers: int = 0,

@@ -20,7 +20,7 @@ from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import LearnerDistribution, Learners, Network
 from gym_taskdistill.policies.action_distributions import n_outputs
 from gym_taskdistill.policies.trained import TrainedLearners, encode, encoder_state, train_learners
@@ -44,7 +44,7 @@ class OuterLoop(nn.Module):
         generator: Source of randomness, on the device of the run; it gives the start values first.
         n_learners: M, learners trained side by side.
         k: Number of synthetic rows.
-        inner: How each learner is trained on the rows; its learning rate is the start of the learned one.
+        inner: How each learner is trained on the rows; its rate is the start of the learned one.
         learn_lr_hidden: Learn the inner rule's ``lr_hidden`` too, from its value.
         start: Where the other learned things start.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
@@ -70,7 +70,7 @@ class OuterLoop(nn.Module):
         *,
         n_learners: int,
         k: int,
-        inner: InnerSGD,
+        inner: InnerRule,
         learn_lr_hidden: bool = False,
         start: Start = NORMAL,
         encoder_layers: int = 0,
@@ -88,14 +88,16 @@ class OuterLoop(nn.Module):
         self.view = ObservationView(images=self.is_image)
         self.x = self._normal(start.x_std, (k, *self.obs_shape))
         self.y = self._normal(start.y_std, (k, self.n_outputs))
-        self.log_inner_lr = self._parameter(math.log(self.inner.lr), ())
+        self.log_inner_lr = self._parameter(math.log(getattr(self.inner, self.inner.rate)), ())
         self.log_lr_hidden: nn.Parameter | None = None
         if learn_lr_hidden:
-            if not self.inner.lr_hidden > 0:
+            hidden = float(getattr(self.inner, "lr_hidden", 0))
+            if not hidden > 0:
                 raise TaskDistillError(
-                    "learn_lr_hidden needs an inner rule whose lr_hidden is above 0; a rate of 0 stays 0."
+                    f"learn_lr_hidden needs an inner rule whose lr_hidden is above 0, not {self.inner}; a rate "
+                    "of 0 stays 0."
                 )
-            self.log_lr_hidden = self._parameter(math.log(self.inner.lr_hidden), ())
+            self.log_lr_hidden = self._parameter(math.log(hidden), ())
         self.log_obs_scale: nn.Parameter | None = None
         if start.obs_scale is not None:
             self.log_obs_scale = self._parameter(math.log(start.obs_scale), self.obs_shape)
@@ -106,7 +108,7 @@ class OuterLoop(nn.Module):
             if abs(float(self.log_std_pull(self.inner))) < 1e-6:
                 raise TaskDistillError(
                     f"The inner rule {self.inner} leaves every learner's log standard deviation at 0; use a "
-                    "smaller lr."
+                    f"smaller {self.inner.rate}."
                 )
             self.log_std = self._parameter(start.log_std, (self.n_outputs,))
 
@@ -135,10 +137,12 @@ class OuterLoop(nn.Module):
         return self.encoder_network.learners
 
     @property
-    def rule(self) -> InnerSGD:
+    def rule(self) -> InnerRule:
         """The inner rule with its learned rates; they are learned as logarithms, to stay positive."""
-        hidden = self.inner.lr_hidden if self.log_lr_hidden is None else self.log_lr_hidden.exp()
-        return replace(self.inner, lr=self.log_inner_lr.exp(), lr_hidden=hidden)
+        rates = {self.inner.rate: self.log_inner_lr.exp()}
+        if self.log_lr_hidden is not None:
+            rates["lr_hidden"] = self.log_lr_hidden.exp()
+        return replace(self.inner, **rates)
 
     @property
     def obs_scale(self) -> Tensor | None:
@@ -161,7 +165,7 @@ class OuterLoop(nn.Module):
         """
         return None if self.log_std is None else self.log_std / self.log_std_pull(self.rule)
 
-    def log_std_pull(self, rule: InnerSGD) -> Any:
+    def log_std_pull(self, rule: InnerRule) -> Any:
         """Return which fraction of its label a learner's log standard deviation reaches under a rule."""
         if not self.fresh.params:
             return 1.0  # nothing is trained: the label itself acts

@@ -23,7 +23,7 @@ from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.segments import SegmentedAlgorithm
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.inner.rules import InnerSGD, inner_rule
+from gym_taskdistill.inner.rules import InnerRule, InnerSGD, inner_rule
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.machine import keep_freed_memory
 
@@ -66,8 +66,9 @@ class PPMO(SegmentedAlgorithm):
         vf_coef: Weight of the value loss (Equation 2).
         max_grad_norm: Bound on the gradient norm, for the dataset (with encoder) and the critic each.
         target_kl: Stop the passes when the approximate KL exceeds 1.5 times this; ``None`` for no limit.
-        inner: How each learner is trained on the rows: an `InnerSGD`, or a mapping of its settings such as
-            ``{"steps": 10, "lr": 1}``. Its ``lr`` is the start of the learned inner learning rate.
+        inner: How each learner is trained on the rows: an `InnerSGD` or a `Ridge`, or a mapping of its
+            settings such as ``{"steps": 10, "lr": 1}`` or ``{"kind": "ridge"}``. Its ``lr`` is the start of the
+            learned inner learning rate, a ridge's ``regularization`` of the learned λ.
         learn_lr_hidden: Learn the inner rule's ``lr_hidden`` too, from its value; else it stays as it is.
         start: Where the learned things start: a `Start`, or a mapping of its settings.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of
@@ -111,7 +112,7 @@ class PPMO(SegmentedAlgorithm):
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         target_kl: float | None = None,
-        inner: InnerSGD | Mapping[str, Any] = PAPER,
+        inner: InnerRule | Mapping[str, Any] = PAPER,
         learn_lr_hidden: bool = False,
         start: Start | Mapping[str, Any] = NORMAL,
         encoder_layers: int = 0,
@@ -306,9 +307,8 @@ class PPMO(SegmentedAlgorithm):
             explained_variance(buffer.values.flatten(), buffer.returns.flatten()),
         )
         rule = self.loop.rule.detached()
-        self.logger.record("train/inner_lr", rule.lr)
-        if self.learn_lr_hidden:
-            self.logger.record("train/inner_lr_hidden", rule.lr_hidden)
+        for name in (rule.rate, *(["lr_hidden"] if self.learn_lr_hidden else [])):
+            self.logger.record(f"train/inner_{name}", getattr(rule, name))
         if self.loop.log_std is not None:
             trained = self.loop.trained(create_graph=False)
             assert trained.log_std is not None

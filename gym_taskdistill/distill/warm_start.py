@@ -37,14 +37,20 @@ def load(loop: OuterLoop, dataset: DistilledDataset) -> None:
                 f"The run cannot start from {dataset!r}: its {name} has shape {theirs}, but the "
                 f"settings ask for {mine}."
             )
-    given, learned = float(dataset.rule.lr_hidden), loop.log_lr_hidden is not None
-    if (learned and not given) or (not learned and given != loop.inner.lr_hidden):
+    rule = dataset.rule
+    if rule.kind != loop.inner.kind:
+        raise TaskDistillError(
+            f"The run cannot start from {dataset!r}: give it an inner rule of the kind {rule.kind}, not "
+            f"{loop.inner.kind}."
+        )
+    given, learned = float(getattr(rule, "lr_hidden", 0)), loop.log_lr_hidden is not None
+    if (learned and not given) or (not learned and given != getattr(loop.inner, "lr_hidden", 0)):
         raise TaskDistillError(
             f"The run cannot start from {dataset!r}: give the inner rule its lr_hidden={given:g}, or set "
             f"learn_lr_hidden={not learned}."
         )
     with torch.no_grad():
-        loop.log_inner_lr.fill_(math.log(dataset.rule.lr))
+        loop.log_inner_lr.fill_(math.log(getattr(rule, rule.rate)))
         if loop.log_lr_hidden is not None:
             loop.log_lr_hidden.fill_(math.log(given))
         for name, param in own.items():
@@ -55,7 +61,7 @@ def load(loop: OuterLoop, dataset: DistilledDataset) -> None:
             loop.x.div_(loop.log_obs_scale)
             loop.log_obs_scale.log_()
         if loop.log_std is not None:
-            loop.log_std.mul_(loop.log_std_pull(replace(loop.inner, lr=dataset.rule.lr)))
+            loop.log_std.mul_(loop.log_std_pull(replace(loop.inner, **{rule.rate: getattr(rule, rule.rate)})))
     if loop.is_image and dataset.obs_mean is not None:
         loop.view = dataset.replace(obs_scale=None).view
 

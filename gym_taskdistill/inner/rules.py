@@ -1,15 +1,15 @@
-"""The inner rule: Train(λ, X, Y), differentiable SGD for M learners at once.
+"""The inner rules: Train(λ, X, Y), differentiable, for M learners at once.
 
-This is the only place that knows how a learner is trained (paper, section 2.1 and Algorithm 1, lines 3 and
-12). The outer loop trains with the graph, to differentiate through it; `DistilledPolicy` without. A rule
-travels whole: the outer loop, the dataset and its file hold the one object.
+This package is the only place that knows how a learner is trained (paper, section 2.1 and Algorithm 1, lines
+3 and 12): by SGD as in the paper, or by `Ridge`. The outer loop trains with the graph, to differentiate through
+it; `DistilledPolicy` without. A rule travels whole: the outer loop, the dataset and its file hold the one
+object.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,9 +17,14 @@ import torch
 import torchopt
 from torch import Tensor
 
-from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.gradients import mse_gradients
+from gym_taskdistill.inner.ridge import Ridge
+from gym_taskdistill.inner.rule import InnerRule, Range
 from gym_taskdistill.learners import Learners, LearnerStack
+from gym_taskdistill.learners.layers import Linear
+
+__all__ = ["INNER_RULES", "InnerRule", "InnerSGD", "Ridge", "inner_rule"]
 
 #: How long a step is; see `InnerSGD`.
 STEP_SIZES = ("constant", "polyak")
@@ -27,16 +32,9 @@ STEP_SIZES = ("constant", "polyak")
 #: So many steps no learner needs; a file that asks for more would only keep its reader busy.
 MAX_STEPS = 10_000
 
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "lr": ("above 0", lambda value: value > 0),
-    "lr_hidden": ("at least 0", lambda value: value >= 0),
-    "momentum": ("in [0, 1)", lambda value: 0 <= value < 1),
-    "lr_decay": ("in (0, 1]", lambda value: 0 < value <= 1),
-}
-
 
 @dataclass(frozen=True)
-class InnerSGD:
+class InnerSGD(InnerRule):
     """Full-batch SGD on the rows; one step is the paper.
 
     Attributes:
@@ -58,6 +56,14 @@ class InnerSGD:
     """
 
     kind: ClassVar[str] = "sgd"
+    rate: ClassVar[str] = "lr"
+    learnable: ClassVar[tuple[str, ...]] = ("lr", "lr_hidden")
+    ranges: ClassVar[dict[str, Range]] = {
+        "lr": ("above 0", lambda value: value > 0),
+        "lr_hidden": ("at least 0", lambda value: value >= 0),
+        "momentum": ("in [0, 1)", lambda value: 0 <= value < 1),
+        "lr_decay": ("in (0, 1]", lambda value: 0 < value <= 1),
+    }
 
     lr: Tensor | float = 0.02
     lr_hidden: Tensor | float = 1.0
@@ -73,55 +79,12 @@ class InnerSGD:
                 f"The inner rule's steps must be an integer from 1 to {MAX_STEPS}, but is {steps!r}."
             )
         object.__setattr__(self, "steps", int(steps))
-        for name, (described, fits) in _RANGES.items():
-            value = getattr(self, name)
-            if isinstance(value, Tensor) and name in ("lr", "lr_hidden"):
-                continue  # learned, as its logarithm; to look would wait for the device
-            if not _is_number(value) or not fits(value):
-                raise TaskDistillError(
-                    f"The inner rule's {name} must be a number {described}, but is {value!r}."
-                )
-            object.__setattr__(self, name, float(value))
+        super().__post_init__()
         if self.step_size not in STEP_SIZES:
             raise TaskDistillError(
                 f"The inner rule's step_size must be one of {', '.join(STEP_SIZES)}, but is "
                 f"{self.step_size!r}."
             )
-
-    def __str__(self) -> str:
-        """Return the rule in a few words: the learning rate, and what is not the default."""
-        default, rule = type(self)(), self.detached()
-        parts = [f"lr={rule.lr:.4g}"]
-        for f in fields(self)[1:]:
-            value = getattr(rule, f.name)
-            if value != getattr(default, f.name):
-                parts.append(f"{f.name}={value if isinstance(value, str) else f'{value:g}'}")
-        return f"{self.kind}({', '.join(parts)})"
-
-    def detached(self) -> InnerSGD:
-        """Return the rule with numbers in the place of learned tensors."""
-        return replace(self, lr=_number(self.lr), lr_hidden=_number(self.lr_hidden))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rule as plain data, its kind first."""
-        rule = self.detached()
-        return {"kind": self.kind, **{f.name: getattr(rule, f.name) for f in fields(rule)}}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> InnerSGD:
-        """Make the rule of `to_dict`'s data; what is missing is the default.
-
-        Raises:
-            TaskDistillError: A setting is unknown, of the wrong type or out of its range.
-        """
-        known = [f.name for f in fields(cls)]
-        for name in data:
-            if name not in known and name != "kind":
-                raise TaskDistillError(
-                    f'The inner rule "{cls.kind}" has no setting "{name}"; it has {", ".join(known)}.'
-                    f"{did_you_mean(str(name), known)}"
-                )
-        return cls(**{name: value for name, value in data.items() if name != "kind"})
 
     def log_std_pull(self, n_outputs: int) -> Any:
         """Return which fraction of its label a fresh learner's log standard deviation reaches.
@@ -161,7 +124,7 @@ class InnerSGD:
 
         Each learner minimises ``mean((λ(x) - y)²)`` over the k rows and the outputs, plus, for continuous
         actions, ``mean((log_std - label)²)`` for its state-independent log standard deviation. Each learner
-        follows its own loss; TorchOpt's SGD does the step.
+        follows its own loss; TorchOpt's SGD does the step. See `InnerRule.train`.
 
         Args:
             fresh: M fresh learners with at least one layer; not modified.
@@ -180,6 +143,7 @@ class InnerSGD:
         hidden = self.lr_hidden
         with torch.set_grad_enabled(create_graph):
             heads_only = not isinstance(hidden, Tensor) and hidden == 0
+            heads_only &= all(stack.has_linear_head and stack.n_head == 2 for stack in fresh.stacks)
             if heads_only:
                 learners, rows = _heads(fresh, x)
                 hidden = 1.0
@@ -211,10 +175,10 @@ class InnerSGD:
 
 
 #: The inner rules by their kind; another one is registered by its entry here.
-INNER_RULES: dict[str, type[InnerSGD]] = {InnerSGD.kind: InnerSGD}
+INNER_RULES: dict[str, type[InnerRule]] = {InnerSGD.kind: InnerSGD, Ridge.kind: Ridge}
 
 
-def inner_rule(spec: InnerSGD | Mapping[str, Any]) -> InnerSGD:
+def inner_rule(spec: InnerRule | Mapping[str, Any]) -> InnerRule:
     """Return an inner rule from itself or from plain data.
 
     Args:
@@ -225,37 +189,27 @@ def inner_rule(spec: InnerSGD | Mapping[str, Any]) -> InnerSGD:
 
     >>> inner_rule({"lr": 1, "steps": 10}) == InnerSGD(lr=1.0, steps=10)
     True
+    >>> print(inner_rule({"kind": "ridge"}))
+    ridge(regularization=0.001)
     """
-    if isinstance(spec, InnerSGD):
+    if isinstance(spec, InnerRule):
         return spec
     if not isinstance(spec, Mapping):
         raise TaskDistillError(f"An inner rule must be a mapping of its settings, but is {spec!r}.")
     kind = spec.get("kind", InnerSGD.kind)
-    if kind not in INNER_RULES:
+    if not isinstance(kind, str) or kind not in INNER_RULES:
         raise TaskDistillError(f"There is no inner rule {kind!r}; there is {', '.join(INNER_RULES)}.")
     return INNER_RULES[kind].from_dict(spec)
-
-
-def _number(value: Tensor | float) -> float:
-    return float(value.item() if isinstance(value, Tensor) else value)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool | Tensor):
-        return False
-    try:
-        return not isinstance(value, str) and math.isfinite(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def _heads(learners: Learners, x: Tensor) -> tuple[Learners, list[Tensor]]:
     """Return the last layers, and what each of them sees of the rows, ``(M_stack, k, features)``."""
     heads, features = [], []
     for stack in learners.stacks:
-        hidden = LearnerStack(stack.layers[:-1], stack.params[:-2], stack.size)
-        features.append(hidden(x.expand(stack.size, *x.shape)))
-        heads.append(LearnerStack(stack.layers[-1:], stack.params[-2:], stack.size))
+        seen = stack.features(x.expand(stack.size, *x.shape))
+        weight, bias = stack.params[-2:]
+        features.append(seen)
+        heads.append(LearnerStack((Linear(seen.shape[-1], weight.shape[1]),), (weight, bias), stack.size))
     return Learners(heads), features
 
 

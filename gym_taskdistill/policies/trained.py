@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError
-from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import (
     LearnerDistribution,
     Learners,
@@ -95,7 +95,7 @@ def train_learners(
     encoder: Learners,
     x: Tensor,
     y: Tensor,
-    rule: InnerSGD,
+    rule: InnerRule,
     *,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,

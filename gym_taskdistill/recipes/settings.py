@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from stable_baselines3.common.utils import LinearSchedule
 
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.inner.rules import inner_rule
 from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distribution
 from gym_taskdistill.schema import Schema
 
@@ -51,7 +51,7 @@ def _columns(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _inner(value: dict[str, Any]) -> dict[str, Any]:
     try:
-        InnerSGD.from_dict(value)
+        inner_rule(value)
     except TaskDistillError as error:
         raise ValueError(str(error)) from None
     return value
@@ -63,7 +63,7 @@ Rate = Annotated[float | str, BeforeValidator(_rate)]
 #: A learner distribution, by name or as a mapping.
 LearnersSetting = Annotated[str | dict[str, Any], BeforeValidator(_learners)]
 
-#: How learners are trained on the rows; see `InnerSGD`.
+#: How learners are trained on the rows; see `InnerSGD` and `Ridge`.
 InnerSetting = Annotated[dict[str, Any], AfterValidator(_inner)]
 
 Count = Annotated[int, Field(ge=1)]
