@@ -14,9 +14,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from torch import Tensor
+from torch import Tensor, nn
 
-from gym_taskdistill.dataset import file, fit
+from gym_taskdistill.dataset import file, fit, training
 from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
@@ -219,6 +219,31 @@ class DistilledDataset:
             )
         seen: Tensor = self.view(obs)
         return seen
+
+    def train(self, network: nn.Module) -> nn.Module:
+        """Train a network of one's own on the rows, in place, exactly as the card says.
+
+        The network maps what learners see of observations, as `view` shows them (with an encoder: its
+        features), ``(n, *obs_shape)``, to action logits or means, ``(n, n_outputs)``. It may have any layers
+        but batch normalisation; it is computed in eval mode and stays in the mode it is in. Let it act by
+        ``DistilledPolicy(dataset, network=network)``.
+
+        Args:
+            network: A fresh network, of any dtype and on any device; it is changed.
+
+        Returns:
+            The same network.
+
+        Raises:
+            TaskDistillError: It cannot be trained on these rows.
+
+        >>> from gym_taskdistill import zoo
+        >>> dataset = zoo.load("CartPoleND-v0", n=2)
+        >>> network = dataset.train(nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 4)))
+        >>> network(dataset.x).argmax(1).equal(dataset.y.argmax(1))
+        True
+        """
+        return training.train(self, network)
 
     def check_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | fit.SpacePair) -> None:
         """Refuse an environment that this dataset was not distilled for.

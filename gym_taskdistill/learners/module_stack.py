@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import UninitializedTensorMixin
 
 from gym_taskdistill.errors import TaskDistillError
 
@@ -77,8 +78,9 @@ class Skeleton:
         """Compute what one module's linear last layer sees, ``(b, n_features)``."""
         if self.body is None:
             raise TaskDistillError(
-                f"{type(self.module).__name__} does not end in an nn.Linear whose outputs are its own; the inner "
-                "rule needs one that is trained, shares its weight with no layer, and is followed by nothing."
+                f"{type(self.module).__name__} does not end in an nn.Linear whose outputs are its own; the "
+                "inner rule needs one that is trained, shares its weight with no layer, and is followed by "
+                "nothing."
             )
         hidden = self.trained[: len(self.trained) - self.n_head]
         return self._call(self.body, hidden, trained[: len(hidden)], fixed, x)
@@ -137,19 +139,25 @@ class ModuleStack:
         return stack if fits else replace(stack, vectorised=False)
 
     @classmethod
-    def of_one(cls, module: nn.Module, x: Tensor, n_outputs: int) -> ModuleStack:
-        """Make a stack of one module of the user's, with a copy of its parameters; it goes to eval mode.
+    def of_one(cls, network: nn.Module, x: Tensor, n_outputs: int) -> ModuleStack:
+        """Make a stack of one network, which keeps its mode; the stack's parameters are views of its own.
 
         Args:
-            module: The module.
+            network: The network.
             x: Inputs ``(b, *in)`` of its dtype, on its device.
             n_outputs: How many outputs it must have.
 
         Raises:
             TaskDistillError: It cannot be a learner.
         """
-        outputs = run_eagerly(module, x, n_outputs, f"The network {type(module).__name__}")
-        return cls.of(Skeleton.of(module, x, outputs), [module], x, outputs.unsqueeze(0))
+        source = f"The network {type(network).__name__}"
+        if any(isinstance(p, UninitializedTensorMixin) for p in network.parameters()):
+            run_eagerly(network, x, n_outputs, source)  # lazy layers draw their weights
+        module = copy.deepcopy(network)
+        outputs = run_eagerly(module, x, n_outputs, source)
+        skeleton = Skeleton.of(module, x, outputs)
+        params, fixed = ([t.unsqueeze(0) for t in numbers] for numbers in skeleton.numbers(network))
+        return cls(skeleton, tuple(params), tuple(fixed), vectorised=True)
 
     @property
     def size(self) -> int:
@@ -202,7 +210,7 @@ class ModuleStack:
         own = dict(module.named_parameters()) | dict(module.named_buffers())
         for names, values in ((self.skeleton.trained, self.params), (self.skeleton.fixed, self.fixed)):
             for name, value in zip(names, values, strict=True):
-                own[name].data.copy_(value[index])
+                own[name].data = value[index].detach().clone()
 
 
 def probe_of(shape: Sequence[int], device: torch.device) -> Tensor:
@@ -250,8 +258,8 @@ def run_eagerly(module: nn.Module, x: Tensor, n_outputs: int, source: str) -> Te
     if not isinstance(outputs, Tensor) or outputs.shape != (len(x), n_outputs):
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise TaskDistillError(
-            f"{source} must map inputs of shape {tuple(x.shape)} to outputs of shape {(len(x), n_outputs)}, but "
-            f"gives {found}."
+            f"{source} must map inputs of shape {tuple(x.shape)} to outputs of shape {(len(x), n_outputs)}, "
+            f"but gives {found}."
         )
     if not _same(outputs, again):
         raise TaskDistillError(f"{source} gives other outputs each time, but a learner must repeat itself.")

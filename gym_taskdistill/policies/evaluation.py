@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.learners import NAMED_LEARNERS, LearnersArg, learner_distribution
+from gym_taskdistill.learners import NAMED_LEARNERS, LearnerDistribution, LearnersArg, learner_distribution
 from gym_taskdistill.policies.trained import TrainedLearners, train_fresh_learners
 from gym_taskdistill.tasks.task import Task
 
@@ -98,6 +98,7 @@ def evaluate(
     seed: int = 0,
     task: Task | None = None,
     progress: Progress | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Train fresh learners on a dataset and test them on its task (paper, sections 4.1 and 6).
 
@@ -107,11 +108,13 @@ def evaluate(
         dataset: The dataset.
         n_agents: Fresh learners to test, each on its own initialisation.
         n_episodes: Full episodes for each.
-        learners: Another learner distribution than the dataset's own, such as a column of Table 1.
+        learners: Another learner distribution than the dataset's own, such as a column of Table 1, or a
+            function that makes networks.
         deterministic: Take the mode of the policy instead of sampling as the paper does.
         seed: Makes the result reproducible on one machine; use another one than in training.
         task: The task to test on; by default the card's.
         progress: Called with the number of finished episodes now and then.
+        trust: Run the code that the dataset's card names, if its learners are made by a function.
 
     Returns:
         All returns.
@@ -127,7 +130,11 @@ def evaluate(
         )
     task = task or Task(dataset.card.env_id, dataset.card.env_kwargs)
     dataset.check_env((task.observation_space, task.action_space))
-    distribution = learner_distribution(dataset.card.learners if learners is None else learners)
+    distribution = (
+        learner_distribution(dataset.card.learners, trust=trust)
+        if learners is None
+        else learner_distribution(learners, trust=True)  # by the caller himself, not by a file
+    )
     generator = torch.Generator(dataset.x.device).manual_seed(seed)
     agents_at_once, envs_per_agent = _tiles(
         n_agents, n_episodes, MAX_COLUMNS[task.is_vectorised and not dataset.has_images]
@@ -149,7 +156,7 @@ def evaluate(
         )
     assert env is not None
     env.close()
-    return Evaluation(returns, lengths, task, _name(learners, dataset), deterministic, seed)
+    return Evaluation(returns, lengths, task, _name(distribution), deterministic, seed)
 
 
 def _play(
@@ -200,9 +207,8 @@ def _largest_divisor(number: int, bound: int) -> int:
     return max(d for d in divisors if d <= bound)
 
 
-def _name(learners: LearnersArg | None, dataset: DistilledDataset) -> str:
+def _name(distribution: LearnerDistribution) -> str:
     """Name a learner distribution: by its name if it has one, else by its description."""
-    distribution = learner_distribution(dataset.card.learners if learners is None else learners)
     for name, known in NAMED_LEARNERS.items():
         if known == distribution:
             return name

@@ -15,6 +15,8 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners.module_stack import split_head
 from gym_taskdistill.policies.trained import TrainedLearners
 
 
@@ -57,7 +59,7 @@ def ppo(
     """Make an SB3 PPO that starts as a trained learner; see `DistilledPolicy.to_sb3`."""
     if isinstance(env, gym.Env):
         dataset.check_env(env)  # by its id too
-    network = module(dataset, trained, index)
+    network = _ending_in_a_linear_layer(module(dataset, trained, index), dataset)
     settings = dict(ppo_kwargs)
     policy_kwargs = {
         **settings.pop("policy_kwargs", {}),
@@ -77,3 +79,17 @@ def ppo(
             log_std = trained.log_std[index if len(trained.log_std) > 1 else 0]
             model.policy.log_std.copy_(log_std)
     return model
+
+
+def _ending_in_a_linear_layer(network: nn.Sequential, dataset: DistilledDataset) -> nn.Sequential:
+    """Take the last layer out of a module that ends in it, so that SB3 can hold it."""
+    if isinstance(network[-1], nn.Linear):
+        return network
+    with torch.no_grad():
+        seen: Tensor = network[:-1](dataset.x)
+    parts = split_head(network[-1], seen)
+    if parts is None:
+        raise TaskDistillError(
+            f"SB3's PPO needs a policy that ends in an nn.Linear, but {type(network[-1]).__name__} does not."
+        )
+    return nn.Sequential(*network[:-1], *parts)

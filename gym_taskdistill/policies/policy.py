@@ -18,7 +18,7 @@ from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies import export
 from gym_taskdistill.policies.action_distributions import ActionDistribution
-from gym_taskdistill.policies.trained import train_fresh_learners
+from gym_taskdistill.policies.trained import network_as_trained, train_fresh_learners
 
 
 class DistilledPolicy:
@@ -30,12 +30,17 @@ class DistilledPolicy:
     Args:
         dataset: What to train on.
         learners: Another learner distribution than the one the dataset was distilled over: a name such as
-            ``"random_h"``, a plain description, or a `LearnerDistribution`.
+            ``"random_h"``, a plain description, a `LearnerDistribution`, or a function
+            ``(obs_space, n_outputs)`` that makes a `torch.nn.Module`.
         seed: Seed of the initialisation and of sampled actions; ``None`` draws one.
         n_learners: Members of an ensemble, each from its own initialisation; see `ensemble`.
+        network: A network that `DistilledDataset.train` has trained already: the policy acts with it as it
+            is, draws and trains none, and follows what becomes of its parameters.
+        trust: Run the code that the dataset's card names, if its learners are made by a function; see
+            `learner_distribution`.
 
     Raises:
-        TaskDistillError: The learners are unknown or do not fit the dataset.
+        TaskDistillError: The learners are unknown or do not fit the dataset, or their code is not trusted.
 
     >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
     >>> observations = np.zeros((5, 8), dtype=np.float32)
@@ -49,14 +54,29 @@ class DistilledPolicy:
         learners: LearnersArg | None = None,
         seed: int | None = None,
         n_learners: int = 1,
+        *,
+        network: nn.Module | None = None,
+        trust: bool = False,
     ) -> None:
         if n_learners < 1:
             raise TaskDistillError(f"A policy needs at least 1 learner, not {n_learners}.")
         self.dataset = dataset
-        self.learners = learner_distribution(dataset.card.learners if learners is None else learners)
+        self.network = network
+        if network is not None and (learners is not None or n_learners > 1):
+            raise TaskDistillError(
+                "A policy acts with one network or with learners it draws: give one of them."
+            )
+        given = learners is not None  # by the caller himself, not by a file
+        self.learners = learner_distribution(
+            learners if learners is not None else dataset.card.learners, trust=trust or given
+        )
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._generator = torch.Generator(dataset.x.device).manual_seed(self.seed)
-        self.trained = train_fresh_learners(dataset, n_learners, self._generator, self.learners)
+        self.trained = (
+            train_fresh_learners(dataset, n_learners, self._generator, self.learners)
+            if network is None
+            else network_as_trained(dataset, network)
+        )
 
     @classmethod
     def from_zoo(
@@ -178,7 +198,15 @@ class DistilledPolicy:
 
         Returns:
             A policy whose action probabilities (or Gaussian parameters) are the mean over its members'.
+
+        Raises:
+            TaskDistillError: The policy acts with a network of one's own.
         """
+        if self.network is not None:
+            raise TaskDistillError(
+                "An ensemble draws fresh learners, but this policy acts with one network; use "
+                "DistilledPolicy(dataset).ensemble(n)."
+            )
         return DistilledPolicy(self.dataset, self.learners, self.seed, n_learners)
 
     def to_torch(self, index: int = 0) -> nn.Sequential:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.dataset.encoder import encode, encoder_state, load_encoder
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import (
     LearnerDistribution,
@@ -17,11 +17,22 @@ from gym_taskdistill.learners import (
     LearnerStack,
     learner_distribution,
 )
+from gym_taskdistill.learners.module_stack import ModuleStack
 from gym_taskdistill.policies.action_distributions import (
     ActionDistribution,
     Categorical,
     DiagGaussian,
 )
+
+__all__ = [
+    "TrainedLearners",
+    "encode",
+    "encoder_state",
+    "load_encoder",
+    "network_as_trained",
+    "train_fresh_learners",
+    "train_learners",
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class TrainedLearners:
         if not self.encoder.params:
             return self.learners.module(index)
         (encoder,), (stack,) = self.encoder.stacks, self.learners.stacks
+        if not isinstance(encoder, LearnerStack) or not isinstance(stack, LearnerStack):
+            return nn.Sequential(*self.encoder.module(0), *self.learners.module(index))
         if not 0 <= index < stack.size:
             raise IndexError(f"There is no learner {index}: this batch holds {stack.size}.")
         params = (*encoder.params, *(p[index : index + 1] for p in stack.params))
@@ -80,14 +93,6 @@ class TrainedLearners:
         if self.log_std is None:
             return Categorical(outputs)
         return DiagGaussian(outputs, self.log_std.unsqueeze(1))
-
-
-def encode(encoder: Learners, obs: Tensor) -> Tensor:
-    """Run the shared encoder ε_ξ over observations ``(M, b, *obs_shape)``, giving ``(M, b, *features)``."""
-    if not encoder.params:
-        return obs
-    features: Tensor = encoder(obs.flatten(0, 1).unsqueeze(0)).squeeze(0)
-    return features.unflatten(0, obs.shape[:2])
 
 
 def train_learners(
@@ -163,31 +168,26 @@ def train_fresh_learners(
     )
 
 
-def encoder_state(encoder: Learners) -> dict[str, Tensor]:
-    """Return an encoder's parameters by name (``"0.weight"``, ``"0.bias"``, …), detached."""
-    names = ("weight", "bias")
-    return {
-        f"{i // 2}.{names[i % 2]}": param.detach().squeeze(0).clone()
-        for i, param in enumerate(encoder.params)
-    }
+def network_as_trained(dataset: DistilledDataset, network: nn.Module) -> TrainedLearners:
+    """Return a network that `DistilledDataset.train` has trained as a batch of one learner, to let it act.
 
-
-def load_encoder(dataset: DistilledDataset, distribution: LearnerDistribution) -> Learners:
-    """Rebuild the encoder that a dataset carries, as layers ``[0, l)`` of a family's architecture.
+    Args:
+        dataset: What it was trained on.
+        network: The network, in float32 on the dataset's device; the learner goes on to use its parameters.
 
     Raises:
-        DatasetError: The encoder's parameters are not those of the architecture.
+        TaskDistillError: It does not fit the dataset, or is of another dtype or on another device.
     """
-    if not dataset.encoder_layers:
-        return Learners([LearnerStack((), (), 1)])
-    layers = distribution.layers(dataset.obs_shape, dataset.n_outputs)[: dataset.encoder_layers]
-    shapes = [shape for layer in layers for shape in layer.shapes]
-    names = [f"{i}.{name}" for i in range(len(layers)) for name in ("weight", "bias")]
-    state: Mapping[str, Tensor] = dataset.encoder
-    found = [tuple(state[name].shape) if name in state else None for name in names]
-    if found != shapes or len(state) != len(names):
-        raise DatasetError(
-            f"The dataset's encoder does not fit {distribution!r}: layers [0, {dataset.encoder_layers}) of "
-            f"that family have parameters of shapes {shapes}, but the dataset has {found}."
+    encoder = load_encoder(dataset, learner_distribution(dataset.card.learners))
+    with torch.no_grad():
+        rows = encode(encoder, dataset.x.unsqueeze(0)).squeeze(0)
+    other = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+    if any(t.dtype != rows.dtype or t.device != rows.device for t in other):
+        raise TaskDistillError(
+            f"The network {type(network).__name__} must be of float32 on {rows.device}, as the dataset is: "
+            f'network.to("{rows.device}", torch.float32).'
         )
-    return Learners([LearnerStack(layers, tuple(state[name].unsqueeze(0) for name in names), 1)])
+    log_std = dataset.log_std
+    if log_std is not None:
+        log_std = (log_std * dataset.rule.log_std_pull(dataset.n_outputs)).unsqueeze(0)
+    return TrainedLearners(Learners([ModuleStack.of_one(network, rows, dataset.n_outputs)]), encoder, log_std)
