@@ -28,6 +28,7 @@ __all__ = [
     "printable",
     "progress",
     "run_command",
+    "trust",
 ]
 
 
@@ -102,6 +103,13 @@ def key_values(pairs: Iterable[str], flag: str) -> dict[str, Any]:
             raise TaskDistillError(f'{flag} takes key=value, such as n=3, but got "{pair}".')
         values[key.replace("-", "_")] = yaml_value(value, f'{flag}: the value in "{pair[:80]}"')
     return values
+
+
+def trust(imports: Callable[[], object]) -> None:
+    """Let what a recipe or a card names be imported, from the folder the user is in too."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    imports()
 
 
 def dataset_path(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> Path:

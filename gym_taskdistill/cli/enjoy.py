@@ -14,9 +14,10 @@ import gymnasium as gym
 import numpy as np
 import tyro
 
-from gym_taskdistill.cli.common import key_values, load_dataset, run_command
+from gym_taskdistill.cli.common import key_values, load_dataset, run_command, trust
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
+from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.policy import DistilledPolicy
 from gym_taskdistill.tasks.task import Task
@@ -46,7 +47,11 @@ class EnjoyArgs:
     """Variant of the zoo entry; by default the one the zoo recommends."""
 
     learners: str | None = None
-    """Learner distribution to draw agents from, by name; by default the dataset's own."""
+    """Learner distribution to draw agents from, by name, or a function that makes networks,
+    package.module:function; by default the dataset's own."""
+
+    trust: bool = False
+    """Import the function that the dataset's card names, if it makes its learners; that runs its code."""
 
     episodes: int = 3
     """Number of episodes."""
@@ -91,6 +96,8 @@ def enjoy(args: EnjoyArgs) -> None:
 def _play_all(args: EnjoyArgs) -> None:
     dataset = load_dataset(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
+    if args.trust or ":" in (args.learners or ""):
+        trust(lambda: learner_distribution(args.learners or dataset.card.learners, trust=True))
     policy = DistilledPolicy(dataset, args.learners, seed)
     task = Task(dataset.card.env_id, dataset.card.env_kwargs)
     mode = "human" if args.record is None else "rgb_array"

@@ -16,12 +16,13 @@ from gym_taskdistill.cli.common import (
     print_scores,
     progress,
     run_command,
+    trust,
 )
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_text
-from gym_taskdistill.learners import TABLE_1
+from gym_taskdistill.learners import TABLE_1, learner_distribution
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import evaluate
 from gym_taskdistill.seeds import TEST
@@ -52,8 +53,12 @@ class EvaluateArgs:
     """Full episodes for each agent."""
 
     learners: tuple[str, ...] = ()
-    """Learner distributions to draw agents from, by name; table_1 stands for the paper's six columns. By
-    default the one the dataset was distilled over."""
+    """Learner distributions to draw agents from, by name; table_1 stands for the paper's six columns, and
+    package.module:function for networks that a function makes. By default the one the dataset was distilled
+    over."""
+
+    trust: bool = False
+    """Import the function that the dataset's card names, if it makes its learners; that runs its code."""
 
     deterministic: bool = False
     """Take the most likely action instead of sampling."""
@@ -90,6 +95,8 @@ def evaluate_command(args: EvaluateArgs) -> None:
     names: list[str | None] = []
     for name in args.learners:
         names.extend(TABLE_1 if name == "table_1" else [name])
+    if args.trust or any(":" in name for name in args.learners):
+        trust(lambda: [learner_distribution(spec, trust=True) for spec in names or [dataset.card.learners]])
     tested = dataset.to(get_device(args.device))
     scores = []
     total = len(names or [None]) * args.agents * args.episodes

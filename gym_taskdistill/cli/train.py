@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from gym_taskdistill import zoo
-from gym_taskdistill.cli.common import key_values, print_scores, run_command
+from gym_taskdistill.cli.common import key_values, print_scores, run_command, trust
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import load
@@ -55,6 +55,9 @@ class TrainArgs:
     warm_start: str | None = None
     """A dataset file or zoo entry from which the first stage starts, in place of random rows."""
 
+    trust: bool = False
+    """Import the functions that make the recipe's learners, which runs their code."""
+
     device: str = "auto"
     """Torch device: auto, cpu or cuda."""
 
@@ -73,6 +76,8 @@ def train(args: TrainArgs) -> None:
     is_first = distributed.rank() == 0
     run = distributed.from_first(_run(args) if is_first else None)
     assert run is not None
+    if args.trust:
+        trust(run.recipe.trust)
     if is_first:
         print(f"{run.recipe.entry} -> {run.folder} (seed {run.seed})", flush=True)
     try:
@@ -92,6 +97,8 @@ def _run(args: TrainArgs) -> Run:
     if args.total_timesteps is not None:
         changes["total_timesteps"] = args.total_timesteps
     recipe = load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), changes)
+    if args.trust:
+        trust(recipe.trust)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     start = None if args.warm_start is None else zoo.resolve(args.warm_start)
     return Run.create(recipe, seed, args.out, warm_start=start)

@@ -94,8 +94,8 @@ class OuterLoop(nn.Module):
             hidden = float(getattr(self.inner, "lr_hidden", 0))
             if not hidden > 0:
                 raise TaskDistillError(
-                    f"learn_lr_hidden needs an inner rule whose lr_hidden is above 0, not {self.inner}; a rate "
-                    "of 0 stays 0."
+                    f"learn_lr_hidden needs an inner rule whose lr_hidden is above 0, not {self.inner}; a "
+                    "rate of 0 stays 0."
                 )
             self.log_lr_hidden = self._parameter(math.log(hidden), ())
         self.log_obs_scale: nn.Parameter | None = None

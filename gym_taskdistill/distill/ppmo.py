@@ -67,8 +67,8 @@ class PPMO(SegmentedAlgorithm):
         max_grad_norm: Bound on the gradient norm, for the dataset (with encoder) and the critic each.
         target_kl: Stop the passes when the approximate KL exceeds 1.5 times this; ``None`` for no limit.
         inner: How each learner is trained on the rows: an `InnerSGD` or a `Ridge`, or a mapping of its
-            settings such as ``{"steps": 10, "lr": 1}`` or ``{"kind": "ridge"}``. Its ``lr`` is the start of the
-            learned inner learning rate, a ridge's ``regularization`` of the learned λ.
+            settings such as ``{"steps": 10, "lr": 1}`` or ``{"kind": "ridge"}``. Its ``lr`` is the start of
+            the learned inner learning rate, a ridge's ``regularization`` of the learned λ.
         learn_lr_hidden: Learn the inner rule's ``lr_hidden`` too, from its value; else it stays as it is.
         start: Where the learned things start: a `Start`, or a mapping of its settings.
         encoder_layers: l, the number of layers that belong to the encoder; 0 is full distillation, all of

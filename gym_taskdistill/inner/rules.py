@@ -1,9 +1,9 @@
 """The inner rules: Train(λ, X, Y), differentiable, for M learners at once.
 
 This package is the only place that knows how a learner is trained (paper, section 2.1 and Algorithm 1, lines
-3 and 12): by SGD as in the paper, or by `Ridge`. The outer loop trains with the graph, to differentiate through
-it; `DistilledPolicy` without. A rule travels whole: the outer loop, the dataset and its file hold the one
-object.
+3 and 12): by SGD as in the paper, or by `Ridge`. The outer loop trains with the graph, to differentiate
+through it; `DistilledPolicy` without. A rule travels whole: the outer loop, the dataset and its file hold the
+one object.
 """
 
 from __future__ import annotations

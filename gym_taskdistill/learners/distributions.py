@@ -57,6 +57,13 @@ class LearnerDistribution(ABC):
             f"{self!r} has no single architecture, so it cannot share an encoder; use encoder_layers=0."
         )
 
+    def check(self, obs_shape: Sequence[int]) -> None:  # noqa: B027  (there may be nothing to check)
+        """Refuse what would fail at the first draw, for families where that can be.
+
+        Raises:
+            TaskDistillError: No learner can be drawn for such observations.
+        """
+
     def spec(self) -> dict[str, Any]:
         """Describe the distribution as plain data, for recipes and cards."""
         return {"family": "custom", "name": repr(self)}
@@ -166,6 +173,11 @@ class Mixture(LearnerDistribution):
                 batch = member.sample(count, obs_shape, n_outputs, generator, part)
                 stacks.extend(batch.stacks)
         return Learners(_merge(stacks))
+
+    def check(self, obs_shape: Sequence[int]) -> None:
+        """Check every member; see the base class."""
+        for member in self.members:
+            member.check(obs_shape)
 
     def layers(self, obs_shape: Sequence[int], n_outputs: int) -> tuple[Layer, ...]:
         """Return the members' common architecture; see the base class."""

@@ -64,8 +64,8 @@ class ModuleFamily(LearnerDistribution):
     def __post_init__(self) -> None:
         if isinstance(self.factory, nn.Module):
             raise ValueError(
-                "factory must be a function that makes fresh networks, but is a network itself; pass its class "
-                "or a function, or train the one network by dataset.train(network)."
+                "factory must be a function that makes fresh networks, but is a network itself; pass its "
+                "class or a function, or train the one network by dataset.train(network)."
             )
         if not isinstance(self.kwargs, Mapping):
             raise ValueError(f"kwargs must be a mapping of the function's arguments, but is {self.kwargs!r}.")
@@ -95,6 +95,10 @@ class ModuleFamily(LearnerDistribution):
         module = getattr(self.factory, "__module__", type(self.factory).__module__)
         return f"{module}:{getattr(self.factory, '__qualname__', type(self.factory).__qualname__)}"
 
+    def check(self, obs_shape: Sequence[int]) -> None:
+        """Draw one network, so that what is wrong with the function shows before work begins."""
+        self.sample(1, obs_shape, 2, torch.Generator().manual_seed(0))
+
     def trusted(self) -> ModuleFamily:
         """Return the family with its function imported, which runs the code of its module.
 
@@ -113,8 +117,8 @@ class ModuleFamily(LearnerDistribution):
             found = _found(self.factory)
             if found is None:
                 raise TaskDistillError(
-                    f'The function "{self.factory}" that makes learners does not exist: {module} has no function '
-                    "of that name."
+                    f'The function "{self.factory}" that makes learners does not exist: {module} has no '
+                    "function of that name."
                 )
             _KNOWN[self.factory] = found
         return ModuleFamily(self.factory, self.kwargs)

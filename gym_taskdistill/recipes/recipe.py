@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes.settings import EvaluationPlan
 from gym_taskdistill.recipes.stages import Stage, read_stage
 from gym_taskdistill.recipes.stages.stage import RecipeError
@@ -63,6 +64,17 @@ class Recipe(Schema):
     def sources(self) -> tuple[str, ...]:
         """Variants and zoo entries that stages start from or imitate."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.sources()))
+
+    def trust(self) -> None:
+        """Import the functions that make the learners of its stages; see `learner_distribution`.
+
+        Raises:
+            TaskDistillError: One of them cannot be imported.
+        """
+        for stage in self.stages:
+            for spec in (getattr(stage, name, None) for name in ("learners", "critic")):
+                if spec is not None:
+                    learner_distribution(spec, trust=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data, with every setting of every stage."""

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from pydantic import Field
 
 from gym_taskdistill.dataset.dataset import k_min
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes.settings import (
     Count,
@@ -65,7 +66,7 @@ class OuterStage(Stage):
     def outer_kwargs(self, task: Task) -> dict[str, Any]:
         """Return the arguments that `PPMO` and `Imitation` share, with schedules built."""
         return {
-            "learners": self.learners,
+            "learners": learner_distribution(self.learners),
             "k": self.promise(task).k,
             "n_learners": self.n_learners,
             "learning_rate": schedule(self.learning_rate),
@@ -83,8 +84,8 @@ class OuterStage(Stage):
         """Say what the stage will make of a task.
 
         Raises:
-            TaskDistillError: The task does not exist, k does not fit its actions, or the encoder is longer
-                than the learners' architecture.
+            TaskDistillError: The task does not exist, k does not fit its actions, the encoder is longer than
+                the learners' architecture, or no learner can be drawn.
         """
         space = task.action_space
         k = self.k
@@ -96,8 +97,9 @@ class OuterStage(Stage):
                 )
             k = k_min(int(space.n))
         learners, n_layers = learner_distribution(self.learners), self.n_encoder_layers(task)
+        shape = task.observation_space.shape or ()
+        learners.check(shape)
         if n_layers:
-            shape = task.observation_space.shape or ()
             whole = len(learners.layers(shape, 1))
             if n_layers > whole:
                 raise RecipeError(f"encoder_layers is {n_layers}, but {learners} has {whole} layers.")
@@ -131,11 +133,25 @@ def check_divides(n_learners: int, name: str, value: int) -> None:
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with others on top; nested mappings are merged, all else is replaced.
 
+    So are mappings of another inner rule's ``kind`` or learners' ``family``: the settings of one are not the
+    other's.
+
     >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
     {'a': {'b': 1, 'c': 3}}
+    >>> merged({"inner": {"lr": 1, "steps": 10}}, {"inner": {"kind": "ridge"}})
+    {'inner': {'kind': 'ridge'}}
     """
     result = dict(one)
     for name, value in other.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = merged(result[name], value) if both else value
+        below = result.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and _alike(below, value):
+            result[name] = merged(below, value)
+        else:
+            result[name] = value
     return result
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether settings are of one kind; those of an inner rule are SGD's where they do not say."""
+    defaults = {"kind": InnerSGD.kind, "family": None}
+    return all(other[tag] == one.get(tag, default) for tag, default in defaults.items() if tag in other)
