@@ -103,6 +103,7 @@ class OuterLoop(nn.Module):
             self.log_obs_scale = self._parameter(math.log(start.obs_scale), self.obs_shape)
         self.encoder_network = Network(self._draw_encoder())
         self.draw()
+        self.inner.check(self.fresh)
         self.log_std: nn.Parameter | None = None
         if isinstance(action_space, spaces.Box):
             if abs(float(self.log_std_pull(self.inner))) < 1e-6:

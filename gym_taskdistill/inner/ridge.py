@@ -39,6 +39,12 @@ class Ridge(InnerRule):
 
     regularization: Tensor | float = 1e-3
 
+    def check(self, learners: Learners) -> None:
+        """Refuse learners that do not end in a linear layer; see the base class."""
+        for stack in learners.stacks:
+            if stack.params:
+                stack.check_linear_head()
+
     @property
     def steps(self) -> int:
         """1, Newton's."""

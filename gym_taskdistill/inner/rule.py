@@ -83,6 +83,13 @@ class InnerRule(ABC):
                 )
         return cls(**{name: value for name, value in data.items() if name != "kind"})
 
+    def check(self, learners: Learners) -> None:  # noqa: B027  (most rules train whatever there is)
+        """Refuse learners that the rule cannot train.
+
+        Raises:
+            TaskDistillError: It says what they lack.
+        """
+
     @property
     @abstractmethod
     def steps(self) -> int:

@@ -36,6 +36,14 @@ class Stack(Protocol):
         """Whether the last layer is linear and its outputs are the learners'."""
         ...
 
+    def check_linear_head(self) -> None:
+        """Refuse learners without such a layer.
+
+        Raises:
+            TaskDistillError: It says what is there.
+        """
+        ...
+
     def __call__(self, x: Tensor) -> Tensor:
         """Map ``x`` of shape ``(M, b, *in)`` to ``(M, b, *out)``."""
         ...
@@ -97,10 +105,14 @@ class LearnerStack:
         last = self.layers[-1] if self.layers else None
         return isinstance(last, Linear) and last.activation is None
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the last layer sees of ``x``; see `Stack.features`."""
+    def check_linear_head(self) -> None:
+        """Refuse learners that do not end in a linear layer; see `Stack`."""
         if not self.has_linear_head:
             raise TaskDistillError("The learners do not end in a linear layer.")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the last layer sees of ``x``; see `Stack.features`."""
+        self.check_linear_head()
         for i, layer in enumerate(self.layers[:-1]):
             x = layer.forward(self.params[2 * i : 2 * i + 2], x)
         return x.flatten(2)

@@ -74,16 +74,21 @@ class Skeleton:
         """Compute one module, ``(b, *in)`` to ``(b, *out)``."""
         return self._call(self.module, self.trained, trained, fixed, x)
 
-    def features(self, trained: Sequence[Tensor], fixed: Sequence[Tensor], x: Tensor) -> Tensor:
-        """Compute what one module's linear last layer sees, ``(b, n_features)``."""
+    def check_linear_head(self) -> nn.Module:
+        """Return the module without its last layer; refuse one that does not end in a linear layer."""
         if self.body is None:
             raise TaskDistillError(
                 f"{type(self.module).__name__} does not end in an nn.Linear whose outputs are its own; the "
                 "inner rule needs one that is trained, shares its weight with no layer, and is followed by "
                 "nothing."
             )
+        return self.body
+
+    def features(self, trained: Sequence[Tensor], fixed: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Compute what one module's linear last layer sees, ``(b, n_features)``."""
+        body = self.check_linear_head()
         hidden = self.trained[: len(self.trained) - self.n_head]
-        return self._call(self.body, hidden, trained[: len(hidden)], fixed, x)
+        return self._call(body, hidden, trained[: len(hidden)], fixed, x)
 
     def _call(
         self,
@@ -173,6 +178,10 @@ class ModuleStack:
     def has_linear_head(self) -> bool:
         """Whether the last layer is linear and its outputs are the learners'."""
         return self.skeleton.body is not None
+
+    def check_linear_head(self) -> None:
+        """Refuse modules that do not end in a linear layer; see `Stack`."""
+        self.skeleton.check_linear_head()
 
     def __str__(self) -> str:
         return f"{self.size} × {type(self.skeleton.module).__name__}"

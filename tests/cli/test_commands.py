@@ -21,6 +21,7 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.lineage import StageRecord
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_sealed
+from gym_taskdistill.learners import module
 from gym_taskdistill.paths import critic_path
 
 TINY = [
@@ -160,6 +161,48 @@ def test_a_dataset_may_be_tested_on_another_env(tmp_path: Path, capsys: pytest.C
     assert "scores of InvertedPendulum-v4, not of InvertedPendulum-v5" in fails(
         evaluate.main, [*argv, "--record"], capsys
     )
+
+
+@pytest.mark.slow
+def test_functions_that_a_file_names_run_on_trust_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(module, "_KNOWN", {})
+    Path("nets_of_mine.py").write_text(
+        "from torch import nn\n"
+        "def net(space, n, width):\n"
+        "    first = nn.Sequential(nn.Linear(*space.shape, width), nn.LayerNorm(width), nn.SiLU())\n"
+        "    return nn.Sequential(*first, nn.Linear(width, n))\n"
+    )
+    Path("my.yaml").write_text(
+        "tasks: [CartPoleND-v0 n=1]\nsettings: {learners: {family: module, factory: nets_of_mine:net}}\n"
+        "variants: {mine: {stages: [{ppmo: {}}]}}\n"
+    )
+    argv = ["my.yaml", "--out", "runs", "--seed", "0", "--total-timesteps", "256", "--no-progress-bar"]
+    argv += [
+        "--set",
+        *TINY,
+        "k=4",
+        "learners.kwargs.width=24",
+        "inner.kind=ridge",
+        "inner.regularization=0.01",
+    ]
+    assert "stage 1 (ppmo): The learners are made by a function" in fails(train.main, argv, capsys)
+    assert not Path("runs").exists() and "nets_of_mine" not in sys.modules
+    train.main([*argv, "--trust"])
+    file = next(Path("runs").glob("*/dataset.safetensors"))
+    dataset = DistilledDataset.load(file)
+    assert dataset.rule.kind == "ridge" and dataset.card.learners["kwargs"] == {"width": 24}
+    assert "module(nets_of_mine:net, width=24)" in capsys.readouterr().out
+    monkeypatch.setattr(module, "_KNOWN", {})
+    argv = [str(file), "--agents", "2", "--episodes", "1", "--no-progress-bar"]
+    assert "--trust" in fails(evaluate.main, argv, capsys)
+    evaluate.main([*argv, "--learners", "alpha_c"])  # no code of the card's
+    assert not module._KNOWN
+    evaluate.main([*argv, "--trust"])
+    assert module._KNOWN
 
 
 def test_mistakes_in_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,4 +135,4 @@ def test_settings_that_do_not_fit_a_ridge_are_refused() -> None:
     with pytest.raises(TaskDistillError, match=r"lr_hidden is above 0, not ridge\(regularization=0.1\)"):
         loop(MLP(), Ridge(0.1), learn_lr_hidden=True)
     with pytest.raises(TaskDistillError, match="does not end in an nn.Linear"):
-        loop(ModuleFamily(lambda s, n: nn.Sequential(nn.Linear(3, n), nn.Tanh())), Ridge()).trained(False)
+        loop(ModuleFamily(lambda s, n: nn.Sequential(nn.Linear(3, n), nn.Tanh())), Ridge())

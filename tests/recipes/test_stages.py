@@ -9,9 +9,12 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from torch import nn
 
 from gym_taskdistill import DistilledPolicy, zoo
 from gym_taskdistill.distill.ppmo import PPMO
+from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.learners import ModuleFamily
 from gym_taskdistill.recipes.file import check, load
 from gym_taskdistill.recipes.run import Run
 from gym_taskdistill.recipes.settings import schedule
@@ -100,9 +103,34 @@ def test_schedules() -> None:
     assert schedule(0.3) == 0.3
 
 
+def ends_in_tanh(obs_space: gym.spaces.Box, n_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(obs_space.shape[0], n_outputs), nn.Tanh())
+
+
+def test_settings_of_another_kind_replace_those_below(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        "tasks: [CartPoleND-v0 n=1]\n"
+        "settings: {inner: {lr: 1, steps: 10}, learners: {family: mlp, width: 8}}\n"
+        "variants: {a: {stages: [ppmo: {inner: {kind: ridge, regularization: 0.1}}]},\n"
+        "  b: {stages: [ppmo: {inner: {kind: sgd, lr: 2}, learners: {family: mlp, depth: 1}}]},\n"
+        "  c: {stages: [ppmo: {learners: {family: cnn, hidden: 9}}]}}\n"
+    )
+    stages = [load(f"{path}:{variant}").stages[0] for variant in "abc"]
+    assert stages[0].inner == {"kind": "ridge", "regularization": 0.1}
+    assert stages[1].inner == {"kind": "sgd", "lr": 2, "steps": 10}
+    assert stages[1].learners == {"family": "mlp", "width": 8, "depth": 1}
+    assert stages[2].learners == {"family": "cnn", "hidden": 9}
+    changed = load(f"{path}:b", changes={"inner.kind": "ridge"}).stages[0]
+    assert changed.inner == {"kind": "ridge"}
+
+
 def test_a_stage_refuses_what_does_not_fit_the_task() -> None:
     with pytest.raises(RecipeError, match="k is k_min, which needs discrete actions"):
         Distil().check(Task("Pendulum-v1"), None)
+    with pytest.raises(TaskDistillError, match="does not end in an nn.Linear"):
+        factory = ModuleFamily(ends_in_tanh).spec()
+        Distil(learners=factory, k=4, inner={"kind": "ridge"}).check(Task("Pendulum-v1"), None)
     with pytest.raises(RecipeError, match="leave encoder_layers out"):
         DirectTask(encoder_layers=2).check(Task("CartPoleND-v0", {"n": 1}), None)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import torch
 from gymnasium import spaces
 from pydantic import Field
 
 from gym_taskdistill.dataset.dataset import k_min
-from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.inner.rules import InnerSGD, inner_rule
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes.settings import (
     Count,
@@ -99,6 +100,9 @@ class OuterStage(Stage):
         learners, n_layers = learner_distribution(self.learners), self.n_encoder_layers(task)
         shape = task.observation_space.shape or ()
         learners.check(shape)
+        rule = inner_rule(self.inner)
+        if not isinstance(rule, InnerSGD):  # which trains whatever there is
+            rule.check(learners.sample(1, shape, 2, torch.Generator()))
         if n_layers:
             whole = len(learners.layers(shape, 1))
             if n_layers > whole:
