@@ -153,10 +153,14 @@ def parse_script(path: Path, argv: Sequence[str], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
-def test_python_blocks_run(number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(page, n) for page in PAGES for n in range(len(blocks(page, "python")))],
+    ids=lambda value: value.stem if isinstance(value, Path) else str(value),
+)
+def test_python_blocks_run(page: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks(README, "python")[number], f"README block {number}", "exec"), {})
+    exec(compile(blocks(page, "python")[number], f"{page.name} block {number}", "exec"), {"__name__": "page"})
 
 
 def test_the_readme_shows_every_command() -> None:

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedParameter
 
 from gym_taskdistill.errors import TaskDistillError
 
@@ -156,7 +156,7 @@ class ModuleStack:
             TaskDistillError: It cannot be a learner.
         """
         source = f"The network {type(network).__name__}"
-        if any(isinstance(p, UninitializedTensorMixin) for p in network.parameters()):
+        if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
             run_eagerly(network, x, n_outputs, source)  # lazy layers draw their weights
         module = copy.deepcopy(network)
         outputs = run_eagerly(module, x, n_outputs, source)

@@ -133,6 +133,15 @@ def test_lazy_networks_and_sb3_models_of_them() -> None:
     model.learn(8)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [None, Ridge(1e-2)], ids=["its own", "ridge"])
+def test_a_residual_network_that_distillation_never_saw_balances(rule: InnerRule | None) -> None:
+    data = zoo.load("CartPoleND-v0", "universal-ten-steps", n=2)
+    if rule is not None:
+        data = data.replace(rule=rule)
+    assert evaluate(data, 6, 1, learners=Residual, seed=1).mean > 450
+
+
 def test_a_network_behind_an_encoder() -> None:
     learners = MLP(width=6)
     fresh = learners.sample(1, (3,), 1, torch.Generator().manual_seed(0), slice(0, 1))
