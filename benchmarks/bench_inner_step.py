@@ -25,6 +25,9 @@ from gym_taskdistill.tasks.task import Task
 N_LEARNERS, N_OBS = 8, 128
 AGENT_LIMIT_MS, CNN_LIMIT_MS = 20, 100
 
+#: Inner learning rate of a dataset of one step, as on cart-pole.
+ONE_STEP_LR = 4.0
+
 
 def dataset(k: int = 3) -> DistilledDataset:
     """Make a dataset of the shapes that 2D cart-pole has in the zoo, with random values."""
@@ -38,7 +41,7 @@ def dataset(k: int = 3) -> DistilledDataset:
         learners=ALPHA_C.spec(),
     )
     x, y = (torch.randn(k, size, generator=generator) for size in (8, 4))
-    return DistilledDataset(x=x, y=y, rule=InnerSGD(lr=4.0), card=card)
+    return DistilledDataset(x=x, y=y, rule=InnerSGD(lr=ONE_STEP_LR), card=card)
 
 
 def pixel_dataset() -> DistilledDataset:
@@ -65,7 +68,7 @@ class MetaGradient:
         self.x = start.x.clone().requires_grad_()
         self.y = start.y.clone().requires_grad_()
         self.log_inner_lr = torch.tensor(
-            math.log(start.rule.lr if inner_steps == 1 else 0.1), requires_grad=True
+            math.log(ONE_STEP_LR if inner_steps == 1 else 0.1), requires_grad=True
         )
         self.fresh = learners.sample(N_LEARNERS, (8,), 4, generator)
         self.obs = torch.randn(N_LEARNERS, N_OBS, 8, generator=generator)
@@ -103,7 +106,7 @@ class TailMetaGradient:
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(1)
         self.fresh = ALPHA_A.sample(N_LEARNERS, (4, 84, 84), 6, generator, slice(3, None))
-        n_features = math.prod(self.fresh.stacks[0].layers[0].shapes[0][1:])
+        n_features = self.fresh.params[0][0, 0].numel()
         self.x, self.y = (torch.randn(4, size, generator=generator) for size in (n_features, 6))
         self.features = torch.randn(N_LEARNERS, 32, n_features, generator=generator)
 

@@ -22,7 +22,7 @@ from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_text
-from gym_taskdistill.learners import TABLE_1, learner_distribution
+from gym_taskdistill.learners import TABLE_1, LearnersArg, learner_distribution
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import evaluate
 from gym_taskdistill.seeds import TEST
@@ -96,7 +96,8 @@ def evaluate_command(args: EvaluateArgs) -> None:
     for name in args.learners:
         names.extend(TABLE_1 if name == "table_1" else [name])
     if args.trust or any(":" in name for name in args.learners):
-        trust(lambda: [learner_distribution(spec, trust=True) for spec in names or [dataset.card.learners]])
+        specs: Sequence[LearnersArg] = args.learners or (dataset.card.learners,)
+        trust(lambda: [learner_distribution(s, trust=True) for s in specs if s != "table_1"])
     tested = dataset.to(get_device(args.device))
     scores = []
     total = len(names or [None]) * args.agents * args.episodes

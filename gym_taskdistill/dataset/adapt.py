@@ -15,6 +15,7 @@ from torch import Tensor
 from gym_taskdistill.dataset.card import Card, space_to_dict
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
 from gym_taskdistill.tasks import Task
 
@@ -103,7 +104,7 @@ def adapt(
     if log_std is not None:
         changed["log_std"] = _label(dataset, log_std)
     if lr_hidden is not None:
-        if "lr_hidden" not in dataset.rule.learnable:
+        if not isinstance(dataset.rule, InnerSGD):
             raise DatasetError(
                 f"The inner rule {dataset.rule} has no lr_hidden to change; leave lr_hidden out."
             )

@@ -9,7 +9,7 @@ with its derivative by Pearlmutter's R-operator (1994). Other architectures go t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def mse_gradients(
     shared = isinstance(x, Tensor)
     for i, stack in enumerate(learners.stacks):
         rows = x if isinstance(x, Tensor) else x[i]
-        if isinstance(stack, LearnerStack) and all(isinstance(layer, Linear) for layer in stack.layers):
+        if _is_perceptron(stack):
             losses, *grads = _perceptron(stack, rows, y, shared)
         else:
             losses, *grads = _autograd(stack, rows, y, shared)
@@ -61,6 +61,10 @@ def mse_gradients(
             grads = [grad * steps.view(-1, *[1] * (grad.dim() - 1)) for grad in grads]
         result += grads
     return tuple(result)
+
+
+def _is_perceptron(stack: Stack) -> TypeGuard[LearnerStack]:
+    return isinstance(stack, LearnerStack) and all(isinstance(layer, Linear) for layer in stack.layers)
 
 
 def _autograd(stack: Stack, x: Tensor, y: Tensor, shared: bool) -> Sequence[Tensor]:

@@ -60,8 +60,8 @@ class CNN(LearnerDistribution):
         if not isinstance(self.hidden, int) or self.hidden < 1:
             raise ValueError(f"CNN hidden must be an integer >= 1, but is {self.hidden!r}.")
         check_names("CNN", self.activation, self.init)
-        for name, value in zip(("gain", "last_gain"), self._gains, strict=True):
-            object.__setattr__(self, name, value)
+        for name, gain in zip(("gain", "last_gain"), self._gains, strict=True):
+            object.__setattr__(self, name, gain)
 
     def layers(self, obs_shape: Sequence[int], n_outputs: int) -> tuple[Layer, ...]:
         """Return the architecture; see the base class.

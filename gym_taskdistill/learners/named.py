@@ -110,9 +110,11 @@ def _built(spec: LearnersArg) -> LearnerDistribution:
                 f"{did_you_mean(spec, NAMED_LEARNERS)}"
             )
         return NAMED_LEARNERS[spec]
-    settings = dict(spec) if isinstance(spec, Mapping) else {"family": "module", "factory": spec}
+    settings: dict[str, Any] = (
+        dict(spec) if isinstance(spec, Mapping) else {"family": "module", "factory": spec}
+    )
     family = settings.pop("family", None)
-    if family not in _FAMILIES:
+    if not isinstance(family, str) or family not in _FAMILIES:
         raise TaskDistillError(
             f'The learner family "{family}" is unknown; known are {", ".join(_FAMILIES)}. '
             "Register your own with register_family, or pass learners=."

@@ -92,4 +92,4 @@ def _ending_in_a_linear_layer(network: nn.Sequential, dataset: DistilledDataset)
         raise TaskDistillError(
             f"SB3's PPO needs a policy that ends in an nn.Linear, but {type(network[-1]).__name__} does not."
         )
-    return nn.Sequential(*network[:-1], *parts)
+    return nn.Sequential(network[:-1], *parts)

@@ -133,7 +133,8 @@ def test_equality_is_bitwise() -> None:
     data = continuous()
     assert data == continuous() and hash(data) == hash(continuous())
     assert data != continuous(log_std=torch.tensor([0.0]))  # -0.0 == 0.0, but not bit by bit
-    assert data != data.replace(rule=dataclasses.replace(data.rule, lr=float(np.nextafter(5.31, 6))))
+    rate = {"lr": float(np.nextafter(5.31, 6))}
+    assert data != data.replace(rule=dataclasses.replace(data.rule, **rate))
     assert data != data.replace(card=data.card.replace(notes="other"))
     assert data != data.replace(x=data.x.reshape(5, 3).flip(0))
     assert data != 3

@@ -111,7 +111,7 @@ def test_the_policy_follows_its_network() -> None:
 class Residual(nn.Module):
     def __init__(self, obs_space: Any, n_outputs: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Linear(*obs_space.shape, 64), nn.LayerNorm(64))
+        self.first = nn.Sequential(nn.Linear(obs_space.shape[0], 64), nn.LayerNorm(64))
         self.block = nn.Sequential(nn.LazyLinear(64), nn.GELU(), nn.Linear(64, 64))
         self.head = nn.Linear(64, n_outputs)
 
