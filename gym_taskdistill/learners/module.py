@@ -7,7 +7,7 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -187,8 +187,11 @@ class ModuleFamily(LearnerDistribution):
                 raise TaskDistillError(f"{self} fails: {type(error).__name__}: {error}") from error
             if not isinstance(module, nn.Module):
                 raise TaskDistillError(f"{self} must return a torch.nn.Module, but returned {module!r}.")
-            run_eagerly(module, probe.cpu(), n_outputs, str(self))  # lazy layers draw their weights now
-        module.to(probe.device, torch.float32)
+            module.to("cpu", torch.float32)
+            outputs = run_eagerly(module, probe.cpu(), n_outputs, str(self))  # lazy layers draw their weights
+        if probe.device.type == "cpu":
+            return module, outputs
+        module.to(probe.device)
         return module, run_eagerly(module, probe, n_outputs, str(self))
 
 
@@ -226,7 +229,8 @@ def _found(name: str) -> Factory | None:
 def _seeded(seed: int) -> Iterator[None]:
     """Seed what constructors draw from, and torch's defaults; afterwards all is as before."""
     python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    elsewhere = torch.get_default_device().type != "cpu"
+    with torch.random.fork_rng(devices=[]), torch.device("cpu") if elsewhere else nullcontext():
         try:
             torch.set_default_dtype(torch.float32)
             torch.default_generator.manual_seed(seed)

@@ -86,6 +86,7 @@ class DistilledPolicy:
         *,
         learners: LearnersArg | None = None,
         seed: int | None = None,
+        trust: bool = False,
         **env_kwargs: Any,
     ) -> DistilledPolicy:
         """Train a fresh learner on a dataset of the zoo.
@@ -95,12 +96,13 @@ class DistilledPolicy:
             variant: Which of the task's datasets; by default the one the zoo recommends.
             learners: As in the constructor.
             seed: As in the constructor.
+            trust: As in the constructor.
             **env_kwargs: The task's arguments, as for `gymnasium.make`.
 
         Raises:
             ZooError: The zoo has no such entry.
         """
-        return cls(zoo.load(env_id, variant, **env_kwargs), learners, seed)
+        return cls(zoo.load(env_id, variant, **env_kwargs), learners, seed, trust=trust)
 
     @classmethod
     def from_file(
@@ -109,13 +111,14 @@ class DistilledPolicy:
         *,
         learners: LearnersArg | None = None,
         seed: int | None = None,
+        trust: bool = False,
     ) -> DistilledPolicy:
-        """Train a fresh learner on a dataset file.
+        """Train a fresh learner on a dataset file; see the constructor.
 
         Raises:
             DatasetError: The file cannot be read as a dataset.
         """
-        return cls(DistilledDataset.load(path), learners, seed)
+        return cls(DistilledDataset.load(path), learners, seed, trust=trust)
 
     @property
     def observation_space(self) -> spaces.Space[Any]:
