@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.tasks.atari.games import checked_obs_type, is_atari, registered
-from gym_taskdistill.tasks.vec_env import EnvPoolVecEnv, GymnasiumVecEnv
+from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
+from gym_taskdistill.tasks.vec_env import EnvPoolVecEnv, GymnasiumVecEnv, flat_vec_env
+from gym_taskdistill.tasks.wrappers import wrap
 
 #: What can compute the columns of a vec-env; see `Task.make_vec_env`.
 BACKENDS = ("auto", "gymnasium", "envpool")
@@ -42,13 +45,20 @@ ENVPOOL_TASKS = (*(f"{name}-v4" for name in _MUJOCO), *(f"{name}-v5" for name in
 
 @dataclass(frozen=True)
 class Task:
-    """An environment by its id and keyword arguments.
+    """An environment: its id, arguments and wrappers, or a function that makes it.
 
-    Atari games come preprocessed, single and vectorised alike: see `make_atari_env`.
+    Atari games come preprocessed, single and vectorised alike: see `make_atari_env`. `as_task` makes a task
+    of an id or of a function.
 
     Attributes:
         env_id: A registered id, with or without its module: ``"gym_taskdistill:CartPoleND-v0"``.
-        env_kwargs: Keyword arguments for `gymnasium.make`, or for `make_atari_env`; plain data.
+        env_kwargs: Keyword arguments for `gymnasium.make` (``max_episode_steps`` among them), or for
+            `make_atari_env`; plain data.
+        wrappers: What is put around it, first to last: mappings of ``entry_point`` (``"module:Class"``) and
+            ``kwargs``, plain data.
+        unrecorded: What of the env these cannot tell; empty if they tell all. It can then be made by the
+            factory alone.
+        factory: A function that makes the env; it may take ``render_mode``.
 
     >>> Task("CartPoleND-v0", {"n": 2}).action_space
     Discrete(4)
@@ -56,10 +66,14 @@ class Task:
 
     env_id: str
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[Mapping[str, Any], ...] = ()
+    unrecorded: str = ""
+    factory: Callable[..., gym.Env[Any, Any]] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        """Return the id with its arguments, such as ``CartPoleND-v0 n=2``."""
-        return " ".join([self.env_id, *(f"{k}={v}" for k, v in self.env_kwargs.items())])
+        """Return the id with its arguments and wrappers, such as ``CartPoleND-v0 n=2``."""
+        names = (f"+{wrapper['entry_point'].rpartition(':')[2]}" for wrapper in self.wrappers)
+        return " ".join([self.env_id, *(f"{k}={v}" for k, v in self.env_kwargs.items()), *names])
 
     @cached_property
     def spec(self) -> EnvSpec:
@@ -68,6 +82,11 @@ class Task:
         Raises:
             TaskDistillError: No env has this id, or its module cannot be imported.
         """
+        if self.unrecorded:
+            raise TaskDistillError(
+                f"{self} cannot be made by its name, for {self.unrecorded}: give the environment as a "
+                "function that makes it, such as evaluate(dataset, env=make_env)."
+            )
         return registered(self.env_id)
 
     @cached_property
@@ -79,35 +98,61 @@ class Task:
 
     @property
     def observation_space(self) -> gym.Space[Any]:
-        """Space of one observation."""
+        """Space of one observation, as the env has it."""
         return self._spaces[0]
 
     @property
     def action_space(self) -> gym.Space[Any]:
-        """Space of one action."""
+        """Space of one action, as the env has it."""
         return self._spaces[1]
+
+    @property
+    def flat_observation_space(self) -> gym.spaces.Box:
+        """Space of what vec-envs of the task show; see `flat_observation_space`.
+
+        Raises:
+            TaskDistillError: The env's own space has no vectors of a fixed size.
+        """
+        return flat_observation_space(self.observation_space)
+
+    @property
+    def flat_action_space(self) -> gym.Space[Any]:
+        """Space of the actions that vec-envs of the task take; see `flat_action_space`.
+
+        Raises:
+            TaskDistillError: The env's own space is not supported.
+        """
+        return flat_action_space(self.action_space)
 
     @property
     def is_vectorised(self) -> bool:
         """Whether the env computes many copies at once, so that thousands of columns are cheap."""
         return self._make_native is not None
 
+    @property
+    def _is_atari(self) -> bool:
+        return self.factory is None and is_atari(self.spec)
+
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """Make a single gymnasium env.
+        """Make a single gymnasium env, with its own spaces.
 
         Raises:
-            TaskDistillError: The env does not exist or refuses its arguments.
+            TaskDistillError: The env does not exist, refuses its arguments, or cannot be made by its name.
         """
+        if self.factory is not None:
+            return call_factory(self.factory, render_mode)
         kwargs = dict(self.env_kwargs)
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
         try:
-            if is_atari(self.spec):
+            if self._is_atari:
                 # Late: the wrappers bring the whole of the library along.
                 from gym_taskdistill.tasks.atari.env import make_atari_env
 
-                return make_atari_env(self.env_id, **kwargs)
-            return gym.make(self.spec, **kwargs)
+                env = make_atari_env(self.env_id, **kwargs)
+            else:
+                env = gym.make(self.spec, **kwargs)
+            return wrap(env, self.wrappers)
         except (TypeError, ValueError, ImportError, gym.error.Error) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
 
@@ -118,8 +163,9 @@ class Task:
         backend: str = "gymnasium",
         training: bool = False,
         clip_reward: bool = True,
+        step_cap: int | None = None,
     ) -> VecEnv:
-        """Make ``n_envs`` copies behind SB3's `VecEnv`, with episode statistics.
+        """Make ``n_envs`` copies behind SB3's `VecEnv`, with flat spaces and episode statistics.
 
         Args:
             n_envs: Number of columns.
@@ -132,6 +178,7 @@ class Task:
             training: Add what helps training and falsifies scores, that is `AtariTraining` to Atari games;
                 the episode statistics stay those of whole games and raw rewards.
             clip_reward: Whether that includes the signs of rewards in place of rewards.
+            step_cap: Steps after which episodes are truncated, if the env has no time limit.
 
         Raises:
             TaskDistillError: The env cannot be made, or not by this backend.
@@ -144,23 +191,36 @@ class Task:
         if backend == "envpool" or (backend == "auto" and self._in_envpool):
             return self._make_pool(n_envs, seed)
         if self._make_native is None:
-            vec_env: VecEnv = make_vec_env(self.make_env, n_envs=n_envs, seed=seed)
+            vec_env: VecEnv = make_vec_env(lambda: self._make_flat(step_cap), n_envs=n_envs, seed=seed)
         else:
             vec_env = VecMonitor(self._make_native(n_envs))
             vec_env.seed(seed)
-        if training and is_atari(self.spec):
+        if training and self._is_atari:
             from gym_taskdistill.tasks.atari.vec_env import AtariTraining
 
             return AtariTraining(vec_env, clip_reward)
         return vec_env
 
+    def _make_flat(self, step_cap: int | None) -> gym.Env[Any, Any]:
+        env = self.make_env()
+        if step_cap is not None and not has_time_limit(env):
+            env = gym.wrappers.TimeLimit(env, step_cap)
+        flat = flat_vec_env(env)
+        assert isinstance(flat, gym.Env)
+        return flat
+
+    @property
+    def _has_pool(self) -> bool:
+        """Whether EnvPool has a faithful copy, installed or not."""
+        bare = self.factory is None and not self.env_kwargs and not self.wrappers
+        return bare and self.spec.id in ENVPOOL_TASKS
+
     @property
     def _in_envpool(self) -> bool:
-        known = self.spec.id in ENVPOOL_TASKS and not self.env_kwargs
-        return known and find_spec("envpool") is not None
+        return self._has_pool and find_spec("envpool") is not None
 
     def _make_pool(self, n_envs: int, seed: int | None) -> VecEnv:
-        if self.spec.id not in ENVPOOL_TASKS or self.env_kwargs:
+        if not self._has_pool:
             raise TaskDistillError(
                 f'EnvPool has no faithful copy of {self}; use backend="gymnasium". It has those of '
                 f"{', '.join(ENVPOOL_TASKS)}, without arguments."
@@ -186,6 +246,8 @@ class Task:
     @property
     def _make_native(self) -> Callable[[int], GymnasiumVecEnv] | None:
         """Our vector env of this task, or ALE's; others' cannot be relied on to reset in the same step."""
+        if self.factory is not None or self.unrecorded or self.wrappers:
+            return None
         if is_atari(self.spec):
             pixels = checked_obs_type(self.env_kwargs.get("obs_type", "pixels")) == "pixels"
             return self._make_pixels if pixels else None
@@ -216,3 +278,40 @@ class Task:
         venv.spec = copy.deepcopy(self.spec)
         venv.spec.kwargs.update(self.env_kwargs)
         return GymnasiumVecEnv(venv)
+
+
+def call_factory(
+    factory: Callable[..., gym.Env[Any, Any]], render_mode: str | None = None
+) -> gym.Env[Any, Any]:
+    """Make an env by a function of one's own.
+
+    Args:
+        factory: The function, or the env's class.
+        render_mode: Passed on if the function takes it.
+
+    Raises:
+        TaskDistillError: It makes something else, or no env that draws itself in this way.
+    """
+    parameters = inspect.signature(factory).parameters
+    takes = "render_mode" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    env = factory(render_mode=render_mode) if takes and render_mode is not None else factory()
+    name = getattr(factory, "__name__", type(factory).__name__)
+    if not isinstance(env, gym.Env):
+        raise TaskDistillError(
+            f"{name}() must return a gymnasium environment, but returns a {type(env).__name__}."
+        )
+    if render_mode is not None and env.render_mode != render_mode:
+        env.close()
+        raise TaskDistillError(
+            f'{name}() must take render_mode, and make an environment that draws itself with "{render_mode}".'
+        )
+    return env
+
+
+def has_time_limit(env: gym.Env[Any, Any]) -> bool:
+    """Whether some wrapper of an env ends episodes that would else go on, as `TimeLimit` does."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit) or type(env).__name__ == "AtariEpisode":
+            return True
+        env = env.env
+    return False

@@ -1,4 +1,4 @@
-"""The adapters from gymnasium's vector envs, and from EnvPool's, to SB3's `VecEnv`."""
+"""Adapters to SB3's `VecEnv`, of gymnasium's vector envs and EnvPool's, and to flat spaces."""
 
 from __future__ import annotations
 
@@ -8,10 +8,117 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.tasks.spaces import (
+    flat_action_space,
+    flat_observation_space,
+    flatten,
+    is_flat,
+    own_actions,
+)
+
+
+class FlatEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
+    """An env with flat observations and actions; see `flat_observation_space` and `flat_action_space`.
+
+    Args:
+        env: Any env.
+
+    Raises:
+        TaskDistillError: Its spaces are not supported.
+
+    >>> env = FlatEnv(gym.make("FrozenLake-v1"))
+    >>> env.reset(seed=0)[0].shape
+    (16,)
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.own_spaces = env.observation_space, env.action_space
+        self.observation_space = flat_observation_space(env.observation_space)
+        self.action_space = flat_action_space(env.action_space)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the env."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return flatten(self.own_spaces[0], [obs])[0], info
+
+    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        """Take a flat action."""
+        own = own_actions(self.own_spaces[1], np.asarray(action)[None])[0]
+        if isinstance(self.own_spaces[1], gym.spaces.Box):
+            own = np.asarray(own)  # which a box of a single number wants too
+        obs, *rest = self.env.step(own)
+        return flatten(self.own_spaces[0], [obs])[0], *rest
+
+
+class FlatVecEnv(VecEnvWrapper):
+    """A vec-env with flat observations and actions, as `FlatEnv` gives them.
+
+    Args:
+        venv: Any vec-env.
+
+    Raises:
+        TaskDistillError: Its spaces are not supported.
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        self.own_spaces = venv.observation_space, venv.action_space
+        super().__init__(
+            venv, flat_observation_space(venv.observation_space), flat_action_space(venv.action_space)
+        )
+
+    def reset(self) -> VecEnvObs:
+        """Reset all envs."""
+        return flatten(self.own_spaces[0], self.venv.reset())
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Translate the actions and pass them on."""
+        self.venv.step_async(own_actions(self.own_spaces[1], actions))
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all envs; terminal observations are flat too."""
+        obs, rewards, dones, infos = self.venv.step_wait()
+        infos = list(infos)
+        for i in np.flatnonzero(dones):
+            last = infos[i].get("terminal_observation")
+            if last is not None:
+                infos[i] = {**infos[i], "terminal_observation": flatten(self.own_spaces[0], [last])[0]}
+        return flatten(self.own_spaces[0], obs), rewards, dones, infos
+
+
+def flat_vec_env(env: VecEnv | gym.Env[Any, Any]) -> VecEnv | gym.Env[Any, Any]:
+    """Return an env or a vec-env with flat spaces: itself if it has them.
+
+    Raises:
+        TaskDistillError: Its spaces are not supported.
+    """
+    if is_flat(env.observation_space, env.action_space):
+        return env
+    return FlatVecEnv(env) if isinstance(env, VecEnv) else FlatEnv(env)
+
+
+def own_spaces(env: VecEnv) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Return the spaces of a vec-env's single envs, before anything made them flat or moved channels."""
+    outer, layer = (env.observation_space, env.action_space), env
+    while isinstance(layer, VecEnvWrapper):
+        if isinstance(layer, FlatVecEnv):
+            outer = layer.own_spaces
+        layer = layer.venv
+    try:
+        # Asked first: a worker of SubprocVecEnv dies of a question for what is not there.
+        inner = layer.get_attr("own_spaces", indices=0)[0] if layer.has_attr("own_spaces") else None
+    except Exception:  # vec-envs of others raise errors of every kind
+        inner = None
+    inner = inner or (layer.observation_space, layer.action_space)
+    # Wrappers between them may show something else, such as a stack of frames.
+    same = flat_observation_space(inner[0]).shape == flat_observation_space(env.observation_space).shape
+    return (inner[0] if same else outer[0]), inner[1]
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -57,8 +164,17 @@ class GymnasiumVecEnv(VecEnv):
         return self.venv.spec
 
     def reset(self) -> VecEnvObs:
-        """Reset all envs, with the seed last given to `seed` if there is one."""
-        obs, _ = self.venv.reset(seed=self._seeds[0])
+        """Reset all envs, with the seed and the options last given to `seed` and `set_options`.
+
+        Raises:
+            TaskDistillError: The options differ from env to env.
+        """
+        options = self._options[0] or None
+        if any((own or None) != options for own in self._options):
+            raise TaskDistillError(
+                "A vector env resets all its envs with the same options; give set_options one dictionary."
+            )
+        obs, _ = self.venv.reset(seed=self._seeds[0], options=options)
         self._reset_seeds()
         self._reset_options()
         return obs
@@ -132,7 +248,13 @@ class EnvPoolVecEnv(GymnasiumVecEnv):
         return self._spec
 
     def reset(self) -> VecEnvObs:
-        """Reset all envs, with the seed last given to `seed` if there is one."""
+        """Reset all envs, with the seed last given to `seed` if there is one.
+
+        Raises:
+            TaskDistillError: `set_options` gave options, of which EnvPool has none.
+        """
+        if any(self._options):
+            raise TaskDistillError('EnvPool resets without options; use backend="gymnasium" for them.')
         if self._seeds[0] is not None:
             self.venv.close()
             self.venv = self._make(self._seeds[0])

@@ -220,3 +220,13 @@ def test_frames_of_every_env() -> None:
         assert frame.ndim == 3
     assert vec_env.render_mode == "rgb_array"
     vec_env.close()
+
+
+def test_options_reach_the_reset_as_in_sb3() -> None:
+    vec_env = adapted(3)
+    vec_env.set_options({"low": 0.04, "high": 0.05})
+    assert (vec_env.reset() >= 0.04).all()
+    vec_env.reset()  # used once
+    vec_env.set_options([{"low": 0.04, "high": 0.05}, {}, {}])
+    with pytest.raises(TaskDistillError, match="give set_options one dictionary"):
+        vec_env.reset()
