@@ -19,6 +19,7 @@ from gym_taskdistill.dataset import file as dataset_file
 from gym_taskdistill.dataset.card import Card, Score, space_to_dict, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset, k_min
 from gym_taskdistill.dataset.file import read_card
+from gym_taskdistill.dataset.spaces import as_space_dict, space_from_dict
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.files import canonical
 from gym_taskdistill.inner.rules import InnerSGD
@@ -259,7 +260,7 @@ def test_card_holds_plain_copies() -> None:
         ({"env_kwargs": {"f": print}}, "card.env_kwargs.f"),
         ({"env_kwargs": {1: 2}}, "not strings"),
         ({"recipe": {"a": {"lr": float("inf")}}}, "card.recipe.a.lr"),
-        ({"observation_space": {"type": "Dict"}}, "observation_space.type"),
+        ({"observation_space": {"type": "Text"}}, "observation_space.type"),
         ({"observation_space": {"type": "Box", "shape": [4], "dtype": "real"}}, "dtype"),
         ({"action_space": {"type": "Discrete"}}, "action_space.n"),
         ({"seed": 1.0}, "card.seed"),
@@ -316,8 +317,45 @@ def test_space_to_dict() -> None:
     described = space_to_dict(half, bounds=True)
     assert described["low"] == [-1.0, None] and described["high"] == [None, 2.0]
     assert json.loads(json.dumps(described, allow_nan=False)) == described
-    with pytest.raises(DatasetError, match="MultiBinary"):
-        space_to_dict(spaces.MultiBinary(2))
+    with pytest.raises(DatasetError, match="Text spaces are not supported"):
+        space_to_dict(spaces.Text(3))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Discrete(3, start=-1),
+        gym.spaces.MultiDiscrete(np.array([[2, 3]]), start=np.array([[1, 0]])),
+        gym.spaces.MultiBinary((2, 2)),
+        gym.spaces.Box(-0.1, 0.1, (2,), np.float64),
+        gym.spaces.Box(0, 255, (8, 8, 3), np.uint8),
+        # The order of keys counts: flat observations follow it.
+        gym.spaces.Dict(
+            [("b", gym.spaces.Discrete(2)), ("a", gym.spaces.Tuple([gym.spaces.MultiBinary(2)]))]
+        ),
+    ],
+    ids=str,
+)
+def test_spaces_survive_their_description(space: gym.Space) -> None:
+    described = json.loads(json.dumps(as_space_dict(space_to_dict(space, bounds=True), "space")))
+    assert space_from_dict(described) == space
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"type": "MultiDiscrete", "nvec": [2, 0]},
+        {"type": "MultiDiscrete", "nvec": [[2], [2, 3]]},
+        {"type": "MultiDiscrete", "nvec": [2, 3], "start": [1]},
+        {"type": "MultiBinary", "n": [2**20, 2**20]},
+        {"type": "Dict", "spaces": {"a": {"type": "Discrete", "n": 2}}},
+        {"type": "Tuple", "spaces": []},
+        {"type": "Dict", "spaces": [["a", {"type": "Text"}]]},
+    ],
+)
+def test_a_wrong_description_is_refused(described: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match=r"^space\."):
+        as_space_dict(described, "space")
 
 
 def test_errors() -> None:
