@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -27,3 +29,23 @@ def use_threads(n_threads: int) -> None:
     """
     torch.set_num_threads(n_threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Make new tensors in float32, as datasets are, whatever `torch.set_default_dtype` says.
+
+    >>> torch.set_default_dtype(torch.float64)
+    >>> with single_precision():
+    ...     torch.zeros(1).dtype
+    torch.float32
+    >>> torch.zeros(1).dtype
+    torch.float64
+    >>> torch.set_default_dtype(torch.float32)
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)

@@ -49,9 +49,9 @@ def pong(encoder_layers: int, device: str = "cuda") -> PPMO:
 
 def test_ppmo_learns_cart_pole() -> None:
     model = cart_pole("cuda")
-    before = evaluate(model.dataset(), 32, 1, task=CART_POLE).mean
+    before = evaluate(model.dataset(), 32, 1, env=CART_POLE).mean
     model.learn(60_000)
-    after = evaluate(model.dataset(), 32, 1, task=CART_POLE).mean
+    after = evaluate(model.dataset(), 32, 1, env=CART_POLE).mean
     assert after > 3 * before
     assert all(p.is_cuda for p in model.policy.parameters())
 

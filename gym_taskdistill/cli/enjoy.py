@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,8 +20,10 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.machine import use_threads
+from gym_taskdistill.policies.evaluation import STEP_CAP
 from gym_taskdistill.policies.policy import DistilledPolicy
-from gym_taskdistill.tasks.task import Task
+from gym_taskdistill.tasks import EnvArg, as_task
+from gym_taskdistill.tasks.task import has_time_limit
 from gym_taskdistill.uses.figures import checked_suffix
 
 #: Suffixes an episode can be recorded under.
@@ -72,8 +75,13 @@ class EnjoyArgs:
     """Frames per second; by default the environment's own."""
 
 
-def enjoy(args: EnjoyArgs) -> None:
-    """Run the command."""
+def enjoy(args: EnjoyArgs, env: EnvArg | None = None) -> None:
+    """Run the command.
+
+    Args:
+        args: Its arguments.
+        env: What to play in place of the dataset's task, such as a function that makes it.
+    """
     if args.episodes < 1:
         raise TaskDistillError(f"--episodes must be at least 1, not {args.episodes}.")
     if args.fps is not None and args.fps < 1:
@@ -86,20 +94,20 @@ def enjoy(args: EnjoyArgs) -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo's own choice, GLFW, wants a display
     use_threads(1)
     try:
-        _play_all(args)
+        _play_all(args, env)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except gym.error.DependencyNotInstalled as error:
         raise TaskDistillError(str(error)) from None
 
 
-def _play_all(args: EnjoyArgs) -> None:
+def _play_all(args: EnjoyArgs, env_arg: EnvArg | None) -> None:
     dataset = load_dataset(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     if args.trust or ":" in (args.learners or ""):
         trust(lambda: learner_distribution(args.learners or dataset.card.learners, trust=True))
     policy = DistilledPolicy(dataset, args.learners, seed)
-    task = Task(dataset.card.env_id, dataset.card.env_kwargs)
+    task = dataset.task if env_arg is None else as_task(env_arg)
     mode = "human" if args.record is None else "rgb_array"
     with contextlib.closing(task.make_env(mode)) as env:
         dataset.check_env(env)
@@ -133,14 +141,15 @@ def play(
         on_frame: Called with the picture after each step; the environment must render arrays.
 
     Returns:
-        The raw return, and the number of steps.
+        The raw return, and the number of steps; without a time limit an episode is cut off after `STEP_CAP`.
 
     Raises:
         TaskDistillError: The environment cannot be drawn.
     """
     obs, _ = env.reset(seed=seed)
     total, steps, is_over = 0.0, 0, False
-    while not is_over:
+    limit = math.inf if has_time_limit(env) else STEP_CAP
+    while not is_over and steps < limit:
         action, _ = policy.predict(obs, deterministic=deterministic)
         obs, reward, terminated, truncated, _ = env.step(action)
         total, steps, is_over = total + float(reward), steps + 1, terminated or truncated

@@ -110,7 +110,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
                 learners=learners,
                 deterministic=args.deterministic,
                 seed=args.seed,
-                task=task,
+                env=task,
                 progress=bar.update,
             )
             scores.append(result.score)

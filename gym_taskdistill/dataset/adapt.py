@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gym_taskdistill.dataset.card import Card, space_to_dict
+from gym_taskdistill.dataset.card import Card, described
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError
 from gym_taskdistill.inner.rules import InnerSGD
@@ -89,7 +89,7 @@ def adapt(
     Raises:
         DatasetError: The change cannot be made; see `check_adapt`.
     """
-    source = Task(dataset.card.env_id, dataset.card.env_kwargs)
+    source = dataset.task
     learners = learner_distribution(dataset.card.learners)
     check_adapt(learners, source, task, width)
     columns = COLUMNS.get((source.spec.id, task.spec.id))
@@ -110,10 +110,7 @@ def adapt(
             )
         changed["rule"] = replace(dataset.rule, lr_hidden=lr_hidden)
     card = Card(
-        env_id=task.env_id,
-        env_kwargs=dict(task.env_kwargs),
-        observation_space=space_to_dict(task.observation_space),
-        action_space=space_to_dict(task.action_space, bounds=True),
+        **described(task, task.observation_space, task.action_space),
         learners=learners.spec(),
         versions=dataset.card.versions,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
+from gymnasium import Space
 from pydantic import AfterValidator, Field, field_validator
 
 from gym_taskdistill.dataset.lineage import Distillation, StageRecord, versions
@@ -13,6 +15,8 @@ from gym_taskdistill.dataset.score import Score, digits
 from gym_taskdistill.dataset.spaces import as_space_dict, is_image, space_to_dict
 from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.schema import Schema, Seconds
+from gym_taskdistill.tasks.spaces import flat_observation_space
+from gym_taskdistill.tasks.task import Task
 
 __all__ = [
     "Card",
@@ -24,6 +28,7 @@ __all__ = [
     "as_int",
     "as_plain",
     "bare_id",
+    "described",
     "digits",
     "is_image",
     "space_to_dict",
@@ -42,10 +47,14 @@ class Card(Schema):
 
     Attributes:
         env_id: Gymnasium id of the task, with or without its ``"module:"`` prefix.
-        observation_space: The space as `space_to_dict` gives it, after the task's preprocessing.
-        action_space: The space as `space_to_dict` gives it.
+        observation_space: The space as `space_to_dict` gives it, after the task's preprocessing; flat.
+        action_space: The environment's own space as `space_to_dict` gives it.
         learners: Plain specification of the learner distribution.
         env_kwargs: Keyword arguments of the environment; a missing key means its default.
+        wrappers: What is put around the environment, first to last; see `Task`.
+        unrecorded: What of the environment the card cannot tell; it must then be given as a function.
+        env_observation_space: The environment's own space of observations, where ``observation_space`` is
+            another: that of `gym_taskdistill.tasks.spaces.flatten`.
         variant: Short name that tells apart the datasets of one task, such as ``"k_min"``.
         default: Whether this is the variant to use when none is named.
         lineage: The stages that made it, first to last; empty for a dataset that was made by hand and for
@@ -74,6 +83,9 @@ class Card(Schema):
     action_space: Settings
     learners: Settings
     env_kwargs: Settings = Field(default_factory=dict)
+    wrappers: tuple[Settings, ...] = ()
+    unrecorded: str = ""
+    env_observation_space: Settings | None = None
     variant: str = ""
     default: bool = False
     lineage: tuple[StageRecord, ...] = ()
@@ -89,10 +101,20 @@ class Card(Schema):
     scores: tuple[Score, ...] = ()
     format_version: Annotated[int, Field(ge=1, le=2)] = 2
 
-    @field_validator("observation_space", "action_space")
+    @field_validator("observation_space", "action_space", "env_observation_space")
     @classmethod
-    def _is_a_space(cls, value: dict[str, Any], info: Any) -> dict[str, Any]:
-        return as_space_dict(value, f"card.{info.field_name}")
+    def _is_a_space(cls, value: dict[str, Any] | None, info: Any) -> dict[str, Any] | None:
+        return None if value is None else as_space_dict(value, f"card.{info.field_name}")
+
+    @field_validator("wrappers")
+    @classmethod
+    def _are_wrappers(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for wrapper in value:
+            entry_point, kwargs = wrapper.get("entry_point"), wrapper.get("kwargs")
+            named = isinstance(entry_point, str) and re.fullmatch(r"[\w.]+:\w+", entry_point)
+            if not named or not isinstance(kwargs, dict) or len(wrapper) != 2:
+                raise ValueError('must each have an entry_point "module:Class" and kwargs')
+        return value
 
     @field_validator("versions")
     @classmethod
@@ -112,13 +134,40 @@ class Card(Schema):
     @property
     def task(self) -> str:
         """The task in one line, such as ``CartPoleND-v0 n=2``."""
-        kwargs = [f"{key}={value}" for key, value in self.env_kwargs.items()]
-        return " ".join([bare_id(self.env_id), *kwargs])
+        return str(Task(bare_id(self.env_id), self.env_kwargs, self.wrappers))
+
+    @property
+    def own_observation_space(self) -> dict[str, Any]:
+        """The environment's own space of observations."""
+        return self.env_observation_space or self.observation_space
 
     @property
     def legacy(self) -> bool:
         """Whether the card cannot tell as stages how the dataset was made."""
         return not self.lineage
+
+
+def described(task: Task, observation_space: Space[Any], action_space: Space[Any]) -> dict[str, Any]:
+    """Return what a card says of a task.
+
+    Args:
+        task: The task.
+        observation_space: The environment's own space.
+        action_space: Likewise.
+
+    Raises:
+        DatasetError: A space is not supported.
+    """
+    own, flat = space_to_dict(observation_space), space_to_dict(flat_observation_space(observation_space))
+    return {
+        "env_id": task.env_id,
+        "env_kwargs": dict(task.env_kwargs),
+        "wrappers": task.wrappers,
+        "unrecorded": task.unrecorded,
+        "observation_space": flat,
+        "env_observation_space": None if own == flat else own,
+        "action_space": space_to_dict(action_space, bounds=True),
+    }
 
 
 def bare_id(env_id: str) -> str:

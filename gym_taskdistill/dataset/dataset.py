@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset import file, fit, training
 from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
+from gym_taskdistill.dataset.spaces import n_logits, space_from_dict
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.inner.rules import InnerRule, inner_rule
+from gym_taskdistill.tasks.task import Task
 
 _ENCODER = "encoder."
 _TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
@@ -116,7 +117,7 @@ class DistilledDataset:
 
     @property
     def n_outputs(self) -> int:
-        """Number of network outputs: discrete actions, or dimensions of a continuous action."""
+        """Number of network outputs: logits of discrete actions, or dimensions of a continuous action."""
         return self.y.shape[1]
 
     @property
@@ -128,6 +129,17 @@ class DistilledDataset:
     def has_images(self) -> bool:
         """Whether observations are images, which are scaled from bytes to [0, 1]."""
         return is_image(self.card.observation_space)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task that it was distilled for, as far as its card tells."""
+        card = self.card
+        return Task(card.env_id, card.env_kwargs, card.wrappers, card.unrecorded)
+
+    @cached_property
+    def spaces(self) -> fit.SpacePair:
+        """The environment's own spaces; a card keeps no bounds of observations."""
+        return space_from_dict(self.card.own_observation_space), space_from_dict(self.card.action_space)
 
     @property
     def digest(self) -> str:
@@ -380,14 +392,12 @@ class DistilledDataset:
                 f"x has observations of shape {self.obs_shape}, but the card's observation space "
                 f"is {fit.space_text(observation)}."
             )
-        discrete = action["type"] == "Discrete"
-        n_outputs = action["n"] if discrete else int(np.prod(action["shape"]))
-        if n_outputs != self.n_outputs:
+        if n_logits(action) != self.n_outputs:
             raise DatasetError(
                 f"y has {self.n_outputs} outputs, but the card's action space "
-                f"{fit.space_text(action)} needs {n_outputs}."
+                f"{fit.space_text(action)} needs {n_logits(action)}."
             )
-        if discrete and self.log_std is not None:
+        if action["type"] != "Box" and self.log_std is not None:
             raise DatasetError("log_std is only for continuous actions; leave it None.")
 
 

@@ -25,13 +25,15 @@ def check_env(card: Card, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | Sp
     if not isinstance(env, tuple):
         _check_spec(card, getattr(env, "spec", None))
     observation_space, action_space = _spaces(env)
+    own = card.own_observation_space
     for what, expected, actual in (
-        ("observations", card.observation_space, observation_space),
-        ("actions", card.action_space, action_space),
+        # Images may have been transposed on the way, as by SB3.
+        ("observations", (own, card.observation_space), observation_space),
+        ("actions", (card.action_space,), action_space),
     ):
-        if not _same_space(expected, actual):
+        if not any(_same_space(space, actual) for space in expected):
             raise DatasetError(
-                f"The dataset of {card.task} has {what} {space_text(expected)}, but the "
+                f"The dataset of {card.task} has {what} {space_text(expected[0])}, but the "
                 f"environment has {space_text(actual)}; make the environment and its "
                 "wrappers as in the card."
             )
@@ -47,6 +49,8 @@ def _check_spec(card: Card, spec: Any) -> None:
         wanted_id, wanted = same_task(wanted_id, wanted)
         if made_id != wanted_id:
             raise DatasetError(f"The dataset was distilled for {card.task}, but the environment is {env_id}.")
+    if hasattr(spec, "max_episode_steps"):
+        made_with.setdefault("max_episode_steps", spec.max_episode_steps or -1)
     for name, value in wanted.items():
         if name in made_with and as_plain(made_with[name], name) != value:
             raise DatasetError(
@@ -71,22 +75,38 @@ def _spaces(env: Any) -> SpacePair:
 def space_text(space: Mapping[str, Any] | gym.Space[Any]) -> str:
     """Return a space in a few words; Gymnasium's own text may print whole arrays of bounds."""
     if isinstance(space, gym.Space):
-        if not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
+        try:
+            space = space_to_dict(space)
+        except DatasetError:
             return type(space).__name__
-        space = space_to_dict(space)
-    if space["type"] == "Discrete":
-        start = f", start={space['start']}" if "start" in space else ""
-        return f"Discrete({space['n']}{start})"
+    start = f", start={space['start']}" if "start" in space else ""
+    match space["type"]:
+        case "Discrete":
+            return f"Discrete({space['n']}{start})"
+        case "MultiDiscrete":
+            return f"MultiDiscrete({space['nvec']}{start})"
+        case "MultiBinary":
+            return f"MultiBinary({space['n']})"
+        case "Dict":
+            return f"Dict({', '.join(f'{key}: {space_text(part)}' for key, part in space['spaces'])})"
+        case "Tuple":
+            return f"Tuple({', '.join(map(space_text, space['spaces']))})"
     return f"Box({tuple(space['shape'])}, {space['dtype']})"
 
 
 def _same_space(expected: Mapping[str, Any], actual: gym.Space[Any]) -> bool:
-    if not isinstance(actual, gym.spaces.Box | gym.spaces.Discrete):
+    try:
+        return _compared(expected) == _compared(space_to_dict(actual))
+    except DatasetError:
         return False
-    found = space_to_dict(actual)
-    if found["type"] != expected["type"]:
-        return False
-    if found["type"] == "Discrete":
-        return (found["n"], found.get("start", 0)) == (expected["n"], expected.get("start", 0))
-    same_kind = np.dtype(found["dtype"]).kind == np.dtype(expected["dtype"]).kind
-    return bool(found["shape"] == expected["shape"] and same_kind)
+
+
+def _compared(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a space counts: not the bounds of its boxes, nor the precision of their numbers."""
+    if space["type"] == "Box":
+        return {"type": "Box", "shape": list(space["shape"]), "kind": np.dtype(space["dtype"]).kind}
+    if space["type"] == "Dict":
+        return {"type": "Dict", "spaces": [[key, _compared(part)] for key, part in space["spaces"]]}
+    if space["type"] == "Tuple":
+        return {"type": "Tuple", "spaces": [_compared(part) for part in space["spaces"]]}
+    return dict(space)

@@ -71,7 +71,7 @@ class ObservationView(nn.Module):
 
     def bound(self) -> Tensor:
         """The largest magnitude that learners see, ``obs_shape`` or 0-d; infinite where there is no clip."""
-        bound = torch.tensor(self.clip)
+        bound = torch.tensor(self.clip, dtype=torch.float32)
         return bound if self.scale is None else bound * self.scale
 
     def forward(self, obs: Tensor) -> Tensor:

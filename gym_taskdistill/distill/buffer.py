@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import Tensor
@@ -47,6 +48,8 @@ class LearnerRolloutBuffer(RolloutBuffer):
         # Bytes that are no images, such as a game's RAM, reach the buffer normalised.
         if not is_image(space_to_dict(self.observation_space)):
             self.observations = self.observations.astype(np.float32, copy=False)
+        if isinstance(self.action_space, spaces.Box):
+            self.actions = self.actions.astype(np.float32, copy=False)
 
     def add_step(
         self, obs: np.ndarray, actions: np.ndarray, rewards: np.ndarray, episode_starts: np.ndarray
@@ -55,7 +58,7 @@ class LearnerRolloutBuffer(RolloutBuffer):
 
         Args:
             obs: ``(M·E, *obs_shape)``.
-            actions: ``(M·E,)`` or ``(M·E, n_outputs)``, as sampled.
+            actions: ``(M·E,)`` or ``(M·E, n_actions)``, as sampled.
             rewards: ``(M·E,)``.
             episode_starts: ``(M·E,)``, whether ``obs`` is the first of its episode.
         """
@@ -70,7 +73,7 @@ class LearnerRolloutBuffer(RolloutBuffer):
         """View one of the buffer's arrays ``(T, M·E, …)`` as a tensor ``(M, T·E, …)``, on the device."""
         tensor = self.to_torch(array, copy=False)
         tensor = tensor.unflatten(1, (self.n_learners, -1)).transpose(0, 1).flatten(1, 2)
-        is_discrete_action = array is self.actions and np.issubdtype(array.dtype, np.integer)
+        is_discrete_action = array is self.actions and isinstance(self.action_space, spaces.Discrete)
         return tensor.squeeze(-1) if is_discrete_action else tensor
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:

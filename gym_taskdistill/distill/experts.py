@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -23,8 +23,9 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.lookahead import FROM_RAM, snapshots
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
-from gym_taskdistill.policies.action_distributions import Categorical, n_outputs
+from gym_taskdistill.policies.action_distributions import Bernoulli, DiagGaussian, n_outputs
 from gym_taskdistill.policies.policy import DistilledPolicy
+from gym_taskdistill.tasks.spaces import check_finite, flatten, random_actions, unflatten
 from gym_taskdistill.tasks.task import Task
 
 #: Maps a batch of raw observations ``(n, *obs_shape)`` to logits or action means ``(n, n_outputs)``.
@@ -116,25 +117,33 @@ def as_expert(model: BaseAlgorithm | DistilledPolicy | Expert) -> Expert:
 
 
 def _parameters(distribution: Any) -> np.ndarray:
-    parameters: Tensor = (
-        distribution.log_probs if isinstance(distribution, Categorical) else distribution.mean
-    )
+    parameters: Tensor
+    if isinstance(distribution, DiagGaussian):
+        parameters = distribution.mean
+    else:
+        parameters = distribution.logits if isinstance(distribution, Bernoulli) else distribution.log_probs
     array: np.ndarray = parameters.cpu().numpy()
     return array
 
 
 def _sb3_parameters(policy: ActorCriticPolicy, obs: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        tensor, _ = policy.obs_to_tensor(obs)
+        tensor, _ = policy.obs_to_tensor(_own(policy, obs))
         inner: Any = policy.get_distribution(tensor).distribution
-    array: np.ndarray = (inner.logits if hasattr(inner, "logits") else inner.mean).cpu().numpy()
+    parts = inner if isinstance(inner, list) else [inner]
+    parameters = [part.logits if hasattr(part, "logits") else part.mean for part in parts]
+    array: np.ndarray = torch.cat(parameters, dim=1).cpu().numpy()
     return array
 
 
+def _own(policy: BasePolicy, obs: np.ndarray) -> Any:
+    """Return observations as an SB3 policy wants them: recordings have flat ones."""
+    space = policy.observation_space
+    return obs if obs.shape[1:] == space.shape else unflatten(space, obs)
+
+
 def _certain(model: BaseAlgorithm, obs: np.ndarray) -> np.ndarray:
-    actions, _ = model.predict(obs, deterministic=True)
-    if not isinstance(model.action_space, spaces.Discrete):
-        return np.asarray(actions, dtype=np.float32)
+    actions, _ = model.predict(_own(model.policy, obs), deterministic=True)
     return _named(actions, model.action_space)
 
 
@@ -181,7 +190,7 @@ def load_expert(name: str, action_space: spaces.Space[Any]) -> tuple[Expert, Tas
         return as_expert(algorithm.load(path, device="cpu")), None
     dataset = DistilledDataset.load(zoo.resolve(name))
     policy = DistilledPolicy(dataset, seed=EXPERT_SEED).ensemble(EXPERT_LEARNERS)
-    return as_expert(policy), Task(dataset.card.env_id, dataset.card.env_kwargs)
+    return as_expert(policy), dataset.task
 
 
 def minari_recording(name: str, task: Task) -> Recording:
@@ -217,16 +226,15 @@ def minari_recording(name: str, task: Task) -> Recording:
     # An episode's last observation has no action.
     observations = np.concatenate([e.observations[: len(e.actions)] for e in episodes])
     actions = np.concatenate([e.actions for e in episodes])
-    if isinstance(task.action_space, spaces.Discrete):
-        return Recording(observations, _named(actions - int(task.action_space.start), task.action_space))
-    return Recording(observations, actions.astype(np.float32).reshape(len(actions), -1))
+    return Recording(flatten(task.observation_space, observations), _named(actions, task.action_space))
 
 
-def _named(actions: np.ndarray, space: spaces.Discrete) -> np.ndarray:
-    """Return logits that name one action at each observation."""
-    logits = np.zeros((len(actions), int(space.n)), dtype=np.float32)
-    logits[np.arange(len(actions)), actions] = CHOSEN_LOGIT
-    return logits
+def _named(actions: np.ndarray, space: spaces.Space[Any]) -> np.ndarray:
+    """Return logits that name one discrete action at each observation, or continuous actions as they are."""
+    flat = flatten(space, actions).astype(np.float32)
+    if isinstance(space, spaces.Box):
+        return flat.reshape(len(flat), -1)
+    return (2 * flat - 1 if isinstance(space, spaces.MultiBinary) else flat) * np.float32(CHOSEN_LOGIT)
 
 
 #: Turns an env and its observations into what an expert sees instead.
@@ -315,6 +323,7 @@ def record(
         observations[row], targets[row] = obs, wanted
         new_obs, *_ = env.step(_played(obs, wanted, behaviour, beta, noise, env.action_space, rng))
         assert isinstance(new_obs, np.ndarray)
+        check_finite(row + 1, observations=new_obs)
         obs = new_obs
         if progress is not None:
             progress((row + 1) * env.num_envs)
@@ -339,7 +348,7 @@ def _played(
             stands_in = rng.random(len(obs)) < beta
             actions[stands_in] = act(wanted, space, rng)[stands_in]
     for i in np.flatnonzero(rng.random(len(obs)) < noise):
-        actions[i] = _random_action(space, rng)
+        actions[i] = random_actions(space, rng)
     return actions
 
 
@@ -348,12 +357,10 @@ def act(wanted: np.ndarray, space: spaces.Space[Any], rng: np.random.Generator) 
     if isinstance(space, spaces.Box):
         clipped: np.ndarray = np.clip(wanted, space.low, space.high)
         return clipped
+    if isinstance(space, spaces.MultiBinary):
+        return np.asarray(rng.logistic(size=wanted.shape) < wanted, dtype=np.int64)
+    if isinstance(space, spaces.MultiDiscrete):
+        noisy = np.split(wanted + rng.gumbel(size=wanted.shape), np.cumsum(space.nvec)[:-1], axis=1)
+        return np.stack([part.argmax(axis=1) for part in noisy], axis=1)
     chosen: np.ndarray = (wanted + rng.gumbel(size=wanted.shape)).argmax(axis=1)
     return chosen
-
-
-def _random_action(space: spaces.Space[Any], rng: np.random.Generator) -> Any:
-    if isinstance(space, spaces.Box):
-        return rng.uniform(space.low, space.high)
-    assert isinstance(space, spaces.Discrete)
-    return rng.integers(int(space.n))

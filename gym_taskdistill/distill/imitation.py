@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from gym_taskdistill.dataset.card import Card, space_to_dict, versions
+from gym_taskdistill.dataset.card import Card, described, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.distill import distributed, statistics, warm_start
@@ -27,7 +27,12 @@ from gym_taskdistill.distill.start import NORMAL, LearningRates, Start
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule, InnerSGD, inner_rule
 from gym_taskdistill.learners import LearnersArg, learner_distribution
-from gym_taskdistill.policies.action_distributions import Categorical, DiagGaussian
+from gym_taskdistill.policies.action_distributions import (
+    Bernoulli,
+    Categorical,
+    DiagGaussian,
+    MultiCategorical,
+)
 from gym_taskdistill.tasks.task import Task
 
 #: Called with the number of finished updates and the mean loss since the last call.
@@ -97,13 +102,13 @@ class Imitation:
                 raise TaskDistillError(f"{name} must be an integer >= 1, but is {value!r}.")
         self.task, self.seed, self.n_learners = task, seed, n_learners
         self.learners = learner_distribution(learners)
-        self.action_space = task.action_space
+        self.action_space = task.flat_action_space
         generator = torch.Generator(get_device(device))
         # The start values are the same on all ranks; what is drawn later is each rank's own.
         generator.manual_seed(int(np.random.SeedSequence([seed, 0]).generate_state(1)[0]))
         self.loop = OuterLoop(
             self.learners,
-            task.observation_space,
+            task.flat_observation_space,
             self.action_space,
             generator,
             n_learners=n_learners,
@@ -154,10 +159,7 @@ class Imitation:
     def dataset(self) -> DistilledDataset:
         """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
         card = Card(
-            env_id=self.task.env_id,
-            env_kwargs=dict(self.task.env_kwargs),
-            observation_space=space_to_dict(self.task.observation_space),
-            action_space=space_to_dict(self.action_space, bounds=True),
+            **described(self.task, self.task.observation_space, self.task.action_space),
             learners=self.learners.spec(),
             seed=self.seed,
             versions=versions(),
@@ -269,7 +271,7 @@ class Imitation:
         obs = self._taken_in(recording)
         targets = torch.as_tensor(recording.targets, device=device) / temperature
         variance = _variance(self.action_space, recording.targets / temperature)
-        missed = torch.ones(len(recording), device=device)
+        missed = torch.ones(len(recording), device=device, dtype=torch.float32)
         shape = (self.n_learners, batch_size // self.n_learners)
         first, last = progress_remaining
         losses: list[Tensor] = []
@@ -331,6 +333,13 @@ class Imitation:
         distribution = loop.trained(create_graph=True).act(features, loop.trunk)
         if isinstance(distribution, Categorical):
             return -(targets.softmax(-1) * distribution.log_probs).sum(-1)
+        if isinstance(distribution, MultiCategorical):
+            sizes = distribution.sizes
+            wanted = torch.cat([part.softmax(-1) for part in targets.split(sizes, dim=-1)], dim=-1)
+            return -(wanted * distribution.log_probs).sum(-1)
+        if isinstance(distribution, Bernoulli):
+            cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
+            return cross_entropy(distribution.logits, targets.sigmoid(), reduction="none").sum(-1)
         assert isinstance(distribution, DiagGaussian) and isinstance(space, spaces.Box)
         low, high = (torch.as_tensor(end, device=self.device) for end in (space.low, space.high))
         return clipped_error(distribution.mean, targets, low, high).square().mean(-1)

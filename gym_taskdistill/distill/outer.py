@@ -22,7 +22,8 @@ from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import LearnerDistribution, Learners, Network
-from gym_taskdistill.policies.action_distributions import n_outputs
+from gym_taskdistill.machine import single_precision
+from gym_taskdistill.policies.action_distributions import head, n_outputs
 from gym_taskdistill.policies.trained import TrainedLearners, encode, encoder_state, train_learners
 
 
@@ -39,8 +40,8 @@ class OuterLoop(nn.Module):
 
     Args:
         learners: The learner distribution Λ.
-        observation_space: Space of what `see` is given.
-        action_space: `Discrete` or flat `Box`.
+        observation_space: Space of what `see` is given; flat.
+        action_space: Space of the actions; flat.
         generator: Source of randomness, on the device of the run; it gives the start values first.
         n_learners: M, learners trained side by side.
         k: Number of synthetic rows.
@@ -61,6 +62,7 @@ class OuterLoop(nn.Module):
         TaskDistillError: The action space is not supported, or the settings do not fit each other.
     """
 
+    @single_precision()
     def __init__(
         self,
         learners: LearnerDistribution,
@@ -81,7 +83,7 @@ class OuterLoop(nn.Module):
         self.n_learners, self.encoder_layers = n_learners, encoder_layers
         self.inner = inner.detached()
         self.generator, self.acting = generator, torch.Generator(generator.device)
-        self.n_outputs = n_outputs(action_space)
+        self.n_outputs, self.head = n_outputs(action_space), head(action_space)
         self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
         self.is_image = is_image(space_to_dict(observation_space))
         self.mixed_precision, self.trunk = mixed_precision, encoder_layers
@@ -185,6 +187,7 @@ class OuterLoop(nn.Module):
 
     # -- learners -------------------------------------------------------------------------------
 
+    @single_precision()
     def draw(self) -> None:
         """Draw M fresh learners (Algorithm 1, line 2)."""
         part = slice(self.encoder_layers, None)
@@ -209,6 +212,7 @@ class OuterLoop(nn.Module):
             self.rule,
             log_std_label=self.log_std_label,
             create_graph=create_graph,
+            head=self.head,
         )
 
     def see(self, obs: Tensor) -> Tensor:
@@ -245,7 +249,7 @@ class OuterLoop(nn.Module):
             deterministic: Take the most likely actions instead of sampling from `acting`.
 
         Returns:
-            Unclipped actions, ``(n,)`` or ``(n, n_outputs)``.
+            Unclipped flat actions, ``(n,)`` or ``(n, n_actions)``.
         """
         rows = obs.shape[0]
         with torch.no_grad():

@@ -13,6 +13,7 @@ from torch import Tensor
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import CNN, MLP, LearnerDistribution, Network
+from gym_taskdistill.machine import single_precision
 
 
 class DistillationPolicy(BasePolicy):
@@ -66,11 +67,12 @@ class DistillationPolicy(BasePolicy):
             )
         return trunk
 
+    @single_precision()
     def _draw_critic(self, critic: LearnerDistribution | None) -> Network:
         loop, shared = self.loop, self.share_features_extractor
         learners, trunk = loop.learner_distribution, loop.trunk if shared else 0
         if critic is None:
-            critic = CNN(last_gain=1.0) if loop.is_image else MLP(last_gain=1.0)
+            critic = CNN(last_gain=1.0) if _fits_cnn(loop) else MLP(last_gain=1.0)
             if isinstance(learners, CNN) or shared:
                 critic = _with_critics_last_layer(learners, critic)
         if shared:
@@ -125,6 +127,17 @@ class DistillationPolicy(BasePolicy):
         """Act with the current learners; see `OuterLoop.act`."""
         assert isinstance(observation, Tensor)
         return self.loop.act(observation, deterministic)
+
+
+def _fits_cnn(loop: OuterLoop) -> bool:
+    """Whether observations are images that are large enough for the Nature CNN."""
+    if not loop.is_image:
+        return False
+    try:
+        CNN().layers(loop.obs_shape, 1)
+    except TaskDistillError:
+        return False
+    return True
 
 
 def _with_critics_last_layer(

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -26,6 +27,7 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule, InnerSGD, inner_rule
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.machine import keep_freed_memory
+from gym_taskdistill.tasks import EnvArg, Task, as_task
 
 #: The paper's inner rule: one step.
 PAPER = InnerSGD()
@@ -44,7 +46,8 @@ class PPMO(SegmentedAlgorithm):
     Args:
         learners: The learner distribution Λ, in the place of SB3's policy: a name (``"alpha_c"``), a plain
             description, or a `LearnerDistribution`.
-        env: The environment, as for SB3; its number of envs must be a multiple of ``n_learners``.
+        env: The environment, as for SB3; its number of envs must be a multiple of ``n_learners``. Or an id, a
+            `Task` or a function that makes an environment, of which there are then two for each learner.
         k: Number of synthetic rows, or ``"k_min"`` for ``ceil(n_actions / 2) + 1`` (Equation 3).
         n_learners: M, learners per meta-epoch.
         learning_rate: Learning rate of the synthetic rows and labels (Adam); a number or a schedule.
@@ -94,7 +97,7 @@ class PPMO(SegmentedAlgorithm):
     def __init__(
         self,
         learners: LearnersArg,
-        env: GymEnv | str,
+        env: GymEnv | EnvArg,
         k: int | str = "k_min",
         n_learners: int = 4,
         learning_rate: float | Schedule = 1e-2,
@@ -139,8 +142,13 @@ class PPMO(SegmentedAlgorithm):
         self.start = Start.of(start)
         self.share_features_extractor = share_features_extractor
         self.mixed_precision, self.pixel_statistics = mixed_precision, pixel_statistics
+        task: Task | None = None
+        if not isinstance(env, gym.Env | VecEnv):
+            task = as_task(env)
+            env = task.make_vec_env(2 * n_learners, training=True)
         super().__init__(
             env,
+            task=task,
             seed=seed,
             learning_rate=learning_rate,
             n_steps=n_steps,

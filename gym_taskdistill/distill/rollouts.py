@@ -13,6 +13,7 @@ from gym_taskdistill.distill import distributed, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.segments import SegmentedAlgorithm
 from gym_taskdistill.policies.trained import TrainedLearners
+from gym_taskdistill.tasks.spaces import check_finite
 
 
 def collect(
@@ -39,9 +40,10 @@ def collect(
     box = model.action_space if isinstance(model.action_space, spaces.Box) else None
     truncations: list[tuple[int, int, np.ndarray]] = []
     evaluations: list[tuple[Tensor, Tensor]] = []
-    with torch.inference_mode():
-        for step in range(n_steps):
-            assert isinstance(model._last_obs, np.ndarray) and model._last_episode_starts is not None
+    for step in range(n_steps):
+        assert isinstance(model._last_obs, np.ndarray) and model._last_episode_starts is not None
+        # Envs and callbacks run outside: they may have networks of their own to train.
+        with torch.inference_mode():
             obs = model.to_tensor(model._last_obs).unflatten(0, (loop.n_learners, -1))
             seen = loop.see(obs)
             features = loop.features(seen)
@@ -50,20 +52,24 @@ def collect(
             if loop.is_image:  # too much to look at twice
                 evaluations.append((distribution.log_prob(sampled), model.policy.values(seen, features)))
             actions = sampled.flatten(0, 1).cpu().numpy()
-            env_actions = actions if box is None else np.clip(actions, box.low, box.high)
-            new_obs, rewards, dones, infos = env.step(env_actions)
-            model.num_timesteps += env.num_envs * distributed.world_size()
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-            buffer.add_step(model._last_obs, actions, rewards, model._last_episode_starts)
-            if dones.any():
-                model._update_info_buffer(infos, dones)
-                for i in np.flatnonzero(dones):
-                    if infos[i].get("TimeLimit.truncated", False):
-                        truncations.append((step, int(i), infos[i]["terminal_observation"]))
-            model._last_obs = new_obs  # type: ignore[assignment]
-            model._last_episode_starts = dones
+        env_actions = actions if box is None else np.clip(actions, box.low, box.high)
+        check_finite(model.num_timesteps, actions=env_actions)
+        new_obs, rewards, dones, infos = env.step(env_actions)
+        model.num_timesteps += env.num_envs * distributed.world_size()
+        check_finite(model.num_timesteps, observations=new_obs, rewards=rewards)  # type: ignore[arg-type]
+        callback.update_locals(locals())
+        if not callback.on_step():
+            return False
+        buffer.add_step(model._last_obs, actions, rewards, model._last_episode_starts)
+        if dones.any():
+            model._update_info_buffer(infos, dones)
+            for i in np.flatnonzero(dones):
+                last = infos[i].get("terminal_observation")
+                if last is not None and infos[i].get("TimeLimit.truncated", False):
+                    truncations.append((step, int(i), last))
+        model._last_obs = new_obs  # type: ignore[assignment]
+        model._last_episode_starts = dones
+    with torch.inference_mode():
         _complete(model, buffer, trained, truncations, evaluations)
     callback.update_locals(locals())
     callback.on_rollout_end()

@@ -14,15 +14,19 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from gym_taskdistill.dataset.card import Card, space_to_dict, versions
+from gym_taskdistill.dataset.card import Card, described, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.distill import checkpoint, distributed, statistics, warm_start
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.policy import DistillationPolicy
+from gym_taskdistill.tasks import Task, task_in
+from gym_taskdistill.tasks.spaces import as_batch, own_actions
+from gym_taskdistill.tasks.vec_env import flat_vec_env, own_spaces
 
 Self = TypeVar("Self", bound="SegmentedAlgorithm")
 
@@ -36,12 +40,15 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
 
     Args:
         env: The environment, as for SB3.
+        task: What it is; by default what can be told from it.
         seed: One number that makes the run reproducible on one machine; ``None`` draws one.
         **settings: Those of SB3's `OnPolicyAlgorithm`.
 
     Attributes:
         loop: What is learned, and how; a subclass makes it.
         segment: Number of the segment that runs.
+        task: What environment it is, as far as that can be written down.
+        own_spaces: The environment's own spaces, where SB3's attributes are the flat ones.
         earlier_s: Seconds spent in `learn` before the call that runs now.
     """
 
@@ -49,7 +56,7 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
     policy: DistillationPolicy  # type: ignore[assignment]
     rollout_buffer: LearnerRolloutBuffer
 
-    def __init__(self, env: GymEnv | str, *, seed: int | None, **settings: Any) -> None:
+    def __init__(self, env: GymEnv, *, task: Task | None, seed: int | None, **settings: Any) -> None:
         self.segment = 0
         self.earlier_s = 0.0
         self._began: float | None = None
@@ -61,23 +68,53 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
             sde_sample_freq=-1,
             rollout_buffer_class=LearnerRolloutBuffer,
             _init_setup_model=False,
-            supported_action_spaces=(spaces.Box, spaces.Discrete),
+            supported_action_spaces=(
+                spaces.Box,
+                spaces.Discrete,
+                spaces.MultiDiscrete,
+                spaces.MultiBinary,
+            ),
             **settings,
         )
+        assert self.env is not None
+        self.task, self.own_spaces = task or task_in(self.env), own_spaces(self.env)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        return OnPolicyAlgorithm._wrap_env(flat_vec_env(env), verbose, monitor_wrapper)
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Let the current learners act, as SB3's algorithms do; observations are normalised as in training.
+
+        Args:
+            observation: One of the environment's own, or a batch; see `DistilledPolicy.predict`.
+            state: Ignored.
+            episode_start: Ignored.
+            deterministic: Take the most likely action instead of sampling.
+
+        Returns:
+            The environment's own actions, and ``state``.
+
+        Raises:
+            TaskDistillError: The observation is not of the environment's space.
+        """
+        rows, single = as_batch(self.own_spaces[0], observation)
+        actions, _ = super().predict(np.ascontiguousarray(rows), state, episode_start, deterministic)
+        own = own_actions(self.own_spaces[1], actions)
+        return (own[0] if single else own), state
 
     # -- datasets -------------------------------------------------------------------------------
 
     def dataset(self) -> DistilledDataset:
         """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
-        assert self.env is not None
-        spec = self.env.get_attr("spec")[0]
-        env_kwargs = {} if spec is None else dict(spec.kwargs)
-        env_kwargs.pop("render_mode", None)  # how this run looked at the env, not which env it is
         card = Card(
-            env_id="" if spec is None else spec.id,
-            env_kwargs=env_kwargs,
-            observation_space=space_to_dict(self.observation_space),
-            action_space=space_to_dict(self.action_space, bounds=True),
+            **described(self.task, *self.own_spaces),
             learners=self.loop.learner_distribution.spec(),
             seed=self.seed,
             num_timesteps=self.num_timesteps,
@@ -112,7 +149,7 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
     def to_tensor(self, obs: Any) -> Tensor:
         """Move observations to the device; images stay bytes."""
         dtype = torch.uint8 if self.loop.is_image else torch.float32
-        return torch.as_tensor(obs, device=self.device, dtype=dtype)
+        return torch.as_tensor(np.ascontiguousarray(obs), device=self.device, dtype=dtype)
 
     # -- segments -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -15,6 +15,7 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.view import EPSILON, ObservationView
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.tasks.spaces import flat_observation_space, random_actions
 
 #: A dataset's statistics count as seen this often, for its rows are meant for them and they should not drift.
 FROZEN_COUNT = 1e6
@@ -24,19 +25,59 @@ def freeze(normalizer: VecNormalize | None) -> ObservationView | None:
     """Return the view that freezes a normaliser's observation statistics, if it has any."""
     if normalizer is None or not normalizer.norm_obs:
         return None
-    return view_of(normalizer.obs_rms, normalizer.clip_obs)
+    return view_of(_flat_moments(normalizer), normalizer.clip_obs, normalizer.epsilon)
 
 
-def view_of(moments: Any, clip: float) -> ObservationView:
-    """Return the view that freezes SB3's `RunningMeanStd`."""
-    mean, var = (torch.as_tensor(array, dtype=torch.float32) for array in (moments.mean, moments.var))
-    return ObservationView(mean, var, clip=clip)
+def _parts(normalizer: VecNormalize) -> list[tuple[str | None, int, RunningMeanStd | None]]:
+    """Return key, size and statistics of each part of flat observations; one without key if there is one."""
+    moments, space = getattr(normalizer, "obs_rms", None), normalizer.observation_space
+    if not isinstance(moments, dict):
+        return [(None, gym.spaces.utils.flatdim(space), moments)]
+    assert isinstance(space, gym.spaces.Dict)
+    return [(key, gym.spaces.utils.flatdim(part), moments.get(key)) for key, part in space.spaces.items()]
+
+
+def _flat_moments(normalizer: VecNormalize) -> RunningMeanStd:
+    """Return the statistics of flat observations; what is not normalised has mean 0, std 1."""
+    own: Any = normalizer.obs_rms
+    if not isinstance(own, dict) and own.mean.ndim == 1:
+        return own
+    parts = _parts(normalizer)
+    flat = RunningMeanStd(shape=(sum(size for _, size, _ in parts),))
+    one = 1 - normalizer.epsilon
+    flat.mean = np.concatenate([np.zeros(n) if rms is None else rms.mean.flatten() for _, n, rms in parts])
+    flat.var = np.concatenate([np.full(n, one) if rms is None else rms.var.flatten() for _, n, rms in parts])
+    return flat
+
+
+def view_of(moments: Any, clip: float, epsilon: float = EPSILON) -> ObservationView:
+    """Return the view that freezes SB3's `RunningMeanStd`.
+
+    Args:
+        moments: The statistics.
+        clip: Bound after them.
+        epsilon: What was added to variances before the root; the view's own is made up for.
+    """
+    # Bit for bit as it is where both add the same.
+    var = moments.var if epsilon == EPSILON else np.maximum(moments.var + (epsilon - EPSILON), 0.0)
+    return ObservationView(
+        *(torch.as_tensor(array, dtype=torch.float32) for array in (moments.mean, var)), clip=clip
+    )
 
 
 def thaw(dataset: DistilledDataset, normalizer: VecNormalize | None) -> None:
     """Let a normaliser continue from a dataset's statistics, if both have any."""
-    if normalizer is not None:
-        thaw_moments(dataset, normalizer.obs_rms)
+    if normalizer is None or not normalizer.norm_obs or dataset.obs_mean is None or dataset.obs_var is None:
+        return
+    mean, var = dataset.obs_mean.cpu().numpy(), dataset.obs_var.cpu().numpy()
+    if normalizer.epsilon != EPSILON:
+        var = np.maximum(var - (normalizer.epsilon - EPSILON), 0.0)
+    ends = np.cumsum([size for _, size, _ in _parts(normalizer)])
+    columns = (np.split(array.flatten(), ends[:-1]) for array in (mean, var))
+    for (_, _, moments), *values in zip(_parts(normalizer), *columns, strict=True):
+        if moments is not None:
+            moments.mean, moments.var = (value.reshape(moments.mean.shape) for value in values)
+            moments.count = FROZEN_COUNT
 
 
 def thaw_moments(dataset: DistilledDataset, moments: Any) -> None:
@@ -48,7 +89,7 @@ def thaw_moments(dataset: DistilledDataset, moments: Any) -> None:
 
 
 def random_play(env: VecEnv, n_steps: int, action_seed: int, env_seed: int) -> np.ndarray:
-    """Return what random discrete actions show.
+    """Return what random actions show.
 
     Args:
         env: Freely used; it is reset first.
@@ -59,13 +100,12 @@ def random_play(env: VecEnv, n_steps: int, action_seed: int, env_seed: int) -> n
     Returns:
         Observations, ``(n, *obs_shape)``.
     """
-    assert isinstance(env.action_space, spaces.Discrete)
     env.seed(env_seed)
     env.reset()
     rng = np.random.default_rng(action_seed)
     seen = []
     for _ in range(-(-n_steps // env.num_envs)):
-        actions = rng.integers(int(env.action_space.n), size=env.num_envs)
+        actions = random_actions(env.action_space, rng, (env.num_envs,))
         seen.append(np.array(env.step(actions)[0]))
     return np.concatenate(seen)
 
@@ -78,42 +118,62 @@ def check(normalizer: VecNormalize | None, space: gym.Space[Any]) -> None:
         space: Space of the observations that the vec-env shows.
 
     Raises:
-        TaskDistillError: Another wrapper changes what it shows, or it divides by other roots than datasets.
+        TaskDistillError: Another wrapper changes what it shows, or not all of a dictionary is normalised.
     """
     if normalizer is None or not normalizer.norm_obs:
         return
-    if normalizer.observation_space.shape != space.shape:
+    own = normalizer.observation_space
+    if is_image_space(normalizer.venv.observation_space):
         raise TaskDistillError(
-            f"VecNormalize shows observations of shape {normalizer.observation_space.shape}, but the env "
-            f"around it shows {space.shape}: make VecNormalize the outermost wrapper."
+            "VecNormalize keeps no statistics of images that a dataset can freeze: use pixel_statistics, and "
+            "norm_obs=False."
         )
-    if normalizer.epsilon != EPSILON:
+    if flat_observation_space(own).shape != space.shape:
         raise TaskDistillError(
-            f"VecNormalize has epsilon={normalizer.epsilon}, but datasets normalise with {EPSILON}: leave "
-            "epsilon at its default."
+            f"VecNormalize shows observations of shape {own.shape}, but the env around it shows "
+            f"{space.shape}: make VecNormalize the outermost wrapper."
         )
+    if not isinstance(own, gym.spaces.Dict):
+        return
+    bound = normalizer.clip_obs
+    for key, part in own.spaces.items():
+        flat = flat_observation_space(part)
+        if key not in normalizer.obs_rms and max(abs(flat.low.min()), abs(flat.high.max())) > bound:
+            raise TaskDistillError(
+                f'VecNormalize clips at {bound:g} what it normalises, but not "{key}", which may be larger: '
+                "normalise it too, or raise clip_obs; a dataset has one clip for all."
+            )
+
+
+def moments_of(normalizer: VecNormalize | None) -> dict[str, RunningMeanStd]:
+    """Return all running statistics of a normaliser by name."""
+    if normalizer is None:
+        return {}
+    named = {
+        "obs_rms" if key is None else f"obs_rms.{key}": rms
+        for key, _, rms in _parts(normalizer)
+        if rms is not None
+    }
+    return {**named, "ret_rms": normalizer.ret_rms}
 
 
 def merge(normalizer: VecNormalize | None) -> None:
     """Make a normaliser's statistics those of all ranks together."""
-    for name in ("obs_rms", "ret_rms"):
-        rms = getattr(normalizer, name, None)
-        if isinstance(rms, RunningMeanStd):
-            distributed.merge_moments(rms)
+    for rms in moments_of(normalizer).values():
+        distributed.merge_moments(rms)
 
 
 def state(normalizer: VecNormalize | None) -> dict[str, Any]:
     """Return a normaliser's statistics as plain numbers and tensors, for a checkpoint."""
-    moments = {name: getattr(normalizer, name, None) for name in ("obs_rms", "ret_rms")}
     return {
         name: [torch.as_tensor(rms.mean), torch.as_tensor(rms.var), float(rms.count)]
-        for name, rms in moments.items()
-        if isinstance(rms, RunningMeanStd)
+        for name, rms in moments_of(normalizer).items()
     }
 
 
 def load_state(normalizer: VecNormalize | None, saved: dict[str, Any]) -> None:
     """Restore what `state` returned."""
+    moments = moments_of(normalizer)
     for name, (mean, var, count) in saved.items():
-        rms = getattr(normalizer, name)
+        rms = moments[name]
         rms.mean, rms.var, rms.count = mean.cpu().numpy(), var.cpu().numpy(), count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,15 +12,20 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from gym_taskdistill import seeds
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import NAMED_LEARNERS, LearnerDistribution, LearnersArg, learner_distribution
 from gym_taskdistill.policies.trained import TrainedLearners, train_fresh_learners
-from gym_taskdistill.tasks.task import Task
+from gym_taskdistill.tasks import EnvArg, Task, as_task
+from gym_taskdistill.tasks.spaces import check_finite
 
 #: Columns simulated side by side: thousands where the env computes them at once, else a few, as of images.
 MAX_COLUMNS = {True: 10_000, False: 64}
+
+#: Steps after which an episode is cut off where the environment has no time limit.
+STEP_CAP = 10_000
 
 #: Called with the number of finished episodes.
 Progress = Callable[[int], object]
@@ -96,7 +102,7 @@ def evaluate(
     learners: LearnersArg | None = None,
     deterministic: bool = False,
     seed: int = 0,
-    task: Task | None = None,
+    env: EnvArg | None = None,
     progress: Progress | None = None,
     trust: bool = False,
 ) -> Evaluation:
@@ -112,12 +118,15 @@ def evaluate(
             function that makes networks.
         deterministic: Take the mode of the policy instead of sampling as the paper does.
         seed: Makes the result reproducible on one machine; use another one than in training.
-        task: The task to test on; by default the card's.
+        env: What to test on: a task, an id, or a function that makes the environment; by default the card's
+            task.
         progress: Called with the number of finished episodes now and then.
         trust: Run the code that the dataset's card names, if its learners are made by a function.
 
     Returns:
         All returns.
+
+    An environment without a time limit is given one of `STEP_CAP` steps; a warning tells if it was needed.
 
     Raises:
         DatasetError: The dataset does not fit the task.
@@ -128,7 +137,8 @@ def evaluate(
         raise TaskDistillError(
             f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
         )
-    task = task or Task(dataset.card.env_id, dataset.card.env_kwargs)
+    n_agents, n_episodes, seed = int(n_agents), int(n_episodes), seeds.checked(seed)
+    task = dataset.task if env is None else as_task(env)
     dataset.check_env((task.observation_space, task.action_space))
     distribution = (
         learner_distribution(dataset.card.learners, trust=trust)
@@ -141,21 +151,27 @@ def evaluate(
     )
     returns = np.zeros((n_agents, n_episodes))
     lengths = np.zeros((n_agents, n_episodes), dtype=np.int64)
-    env: VecEnv | None = None
+    vec_env: VecEnv | None = None
     for first in range(0, n_agents, agents_at_once):
         count = min(agents_at_once, n_agents - first)
         agents = train_fresh_learners(dataset, count, generator, distribution)
-        if env is None or env.num_envs != count * envs_per_agent:
-            if env is not None:
-                env.close()
-            env = task.make_vec_env(count * envs_per_agent)
-        env.seed(seed + first)
+        if vec_env is None or vec_env.num_envs != count * envs_per_agent:
+            if vec_env is not None:
+                vec_env.close()
+            vec_env = task.make_vec_env(count * envs_per_agent, step_cap=STEP_CAP)
+        vec_env.seed(seed + first)
         chunk = slice(first, first + count)
         returns[chunk], lengths[chunk] = _play(
-            agents, dataset, env, n_episodes // envs_per_agent, deterministic, generator, progress
+            agents, dataset, vec_env, n_episodes // envs_per_agent, deterministic, generator, progress
         )
-    assert env is not None
-    env.close()
+    assert vec_env is not None
+    vec_env.close()
+    if (lengths == STEP_CAP).any():
+        warnings.warn(
+            f"{(lengths == STEP_CAP).mean():.0%} of the episodes of {task} did not end and were cut off "
+            f"after {STEP_CAP} steps; give the environment a time limit, such as max_episode_steps.",
+            stacklevel=2,
+        )
     return Evaluation(returns, lengths, task, _name(distribution), deterministic, seed)
 
 
@@ -174,24 +190,28 @@ def _play(
     lengths = np.zeros((n_columns, episodes_per_env), dtype=np.int64)
     finished = np.zeros(n_columns, dtype=np.int64)
     box = env.action_space if isinstance(env.action_space, spaces.Box) else None
-    obs = env.reset()
-    with torch.no_grad():
-        while (finished < episodes_per_env).any():
-            batch = torch.as_tensor(obs, dtype=torch.float32, device=dataset.x.device)
-            batch = dataset.normalize(batch).unflatten(0, (n_agents, -1))
+    obs, step = env.reset(), 0
+    while (finished < episodes_per_env).any():
+        assert isinstance(obs, np.ndarray)
+        check_finite(step, observations=obs)
+        with torch.no_grad():
+            batch = torch.as_tensor(np.ascontiguousarray(obs), dtype=torch.float32, device=dataset.x.device)
+            batch = dataset.normalize(batch.reshape(-1, *dataset.obs_shape)).unflatten(0, (n_agents, -1))
             distribution = agents.action_distribution(batch)
             actions = distribution.mode() if deterministic else distribution.sample(generator)
             action_array = actions.flatten(0, 1).cpu().numpy()
-            if box is not None:
-                action_array = np.clip(action_array, box.low, box.high)
-            obs, _, dones, infos = env.step(action_array)
-            for column in np.flatnonzero(dones & (finished < episodes_per_env)):
-                episode = infos[column]["episode"]
-                returns[column, finished[column]] = episode["r"]
-                lengths[column, finished[column]] = episode["l"]
-                finished[column] += 1
-                if progress is not None:
-                    progress(1)
+        if box is not None:
+            action_array = np.clip(action_array, box.low, box.high)
+        obs, rewards, dones, infos = env.step(action_array)
+        step += 1
+        check_finite(step, rewards=rewards)
+        for column in np.flatnonzero(dones & (finished < episodes_per_env)):
+            episode = infos[column]["episode"]
+            returns[column, finished[column]] = episode["r"]
+            lengths[column, finished[column]] = episode["l"]
+            finished[column] += 1
+            if progress is not None:
+                progress(1)
     return returns.reshape(n_agents, -1), lengths.reshape(n_agents, -1)
 
 

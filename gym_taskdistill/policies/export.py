@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
@@ -17,38 +18,88 @@ from torch import Tensor, nn
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners.module_stack import split_head
+from gym_taskdistill.machine import single_precision
 from gym_taskdistill.policies.trained import TrainedLearners
+from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
+from gym_taskdistill.tasks.vec_env import own_spaces
 
 
+@single_precision()
 def module(dataset: DistilledDataset, trained: TrainedLearners, index: int = 0) -> nn.Sequential:
     """Export a trained learner, from raw observations to its outputs; see `DistilledPolicy.to_torch`."""
-    parts: list[nn.Module] = []
-    if not dataset.view.is_identity:
-        parts.append(copy.deepcopy(dataset.view))
-    parts.extend(trained.module(index))
-    return nn.Sequential(*parts)
+    own, parts = dataset.spaces[0], list[nn.Module]()
+    if isinstance(own, spaces.Box) and own.shape != dataset.obs_shape:
+        parts.append(ChannelsFirst() if dataset.has_images else nn.Flatten() if own.shape else AsColumn())
+    return nn.Sequential(*parts, *_seen(dataset, trained, index))
+
+
+def _seen(dataset: DistilledDataset, trained: TrainedLearners, index: int) -> list[nn.Module]:
+    """Return the modules from flat observations to outputs."""
+    layers = list(trained.module(index))
+    view = [] if dataset.view.is_identity else [copy.deepcopy(dataset.view)]
+    first = next(layer for layer in layers[0].modules() if not isinstance(layer, nn.Sequential))
+    spread = isinstance(first, nn.Linear) and len(dataset.obs_shape) > 1
+    return [*view, *([nn.Flatten()] if spread else []), *layers]
+
+
+class ChannelsFirst(nn.Module):
+    """Moves the channels of images ``(n, height, width, channels)`` to the front."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``(n, channels, height, width)``."""
+        return images.permute(0, 3, 1, 2)
+
+
+class AsColumn(nn.Module):
+    """Makes vectors of one number of observations that are a single number."""
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Map ``(n,)`` to ``(n, 1)``."""
+        return numbers.unsqueeze(1)
 
 
 class LearnerFeatures(BaseFeaturesExtractor):
     """All of an exported learner but its last layer, as SB3's features extractor.
 
     Args:
-        observation_space: Space of raw observations.
-        network: The exported learner, whose last module is linear; it is copied.
+        observation_space: Space of the model's observations.
+        network: The exported learner from flat observations on, whose last module is linear; it is copied.
+        own_space: The environment's own space, whose images SB3 transposes; by default the model's.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], network: nn.Sequential) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        network: nn.Sequential,
+        own_space: spaces.Space[Any] | None = None,
+    ) -> None:
         last = network[-1]
         assert isinstance(last, nn.Linear)
         super().__init__(observation_space, last.in_features)
         self.hidden = copy.deepcopy(network[:-1])
+        self._transposed: set[str] = set()
+        if isinstance(own_space, spaces.Dict) and isinstance(observation_space, spaces.Dict):
+            shown = observation_space.items()
+            self._transposed = {key for key, part in shown if part.shape != own_space[key].shape}
+        self._is_vector = len(flat_observation_space(own_space or observation_space).shape) == 1
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Map observations ``(n, *obs_shape)`` to features ``(n, features_dim)``."""
+    def forward(self, observations: Any) -> Tensor:
+        """Map observations as SB3 preprocesses them to features ``(n, features_dim)``."""
+        if isinstance(observations, dict):
+            observations = torch.cat(
+                [
+                    (part.permute(0, 2, 3, 1) if key in self._transposed else part).flatten(1)
+                    for key, part in observations.items()
+                ],
+                dim=1,
+            )
+        elif self._is_vector:
+            observations = observations.reshape(len(observations), -1)
         features: Tensor = self.hidden(observations).flatten(1)
         return features
 
 
+@single_precision()
 def ppo(
     dataset: DistilledDataset,
     trained: TrainedLearners,
@@ -59,19 +110,27 @@ def ppo(
     """Make an SB3 PPO that starts as a trained learner; see `DistilledPolicy.to_sb3`."""
     if isinstance(env, gym.Env):
         dataset.check_env(env)  # by its id too
-    network = _ending_in_a_linear_layer(module(dataset, trained, index), dataset)
+    own = dataset.spaces
+    shown = [
+        getattr(env, f"{kind}_space", space)
+        for kind, space in zip(("observation", "action"), own, strict=True)
+    ]
+    _check_sb3_knows(*shown)
+    network = _ending_in_a_linear_layer(nn.Sequential(*_seen(dataset, trained, index)), dataset)
     settings = dict(ppo_kwargs)
     policy_kwargs = {
         **settings.pop("policy_kwargs", {}),
         "features_extractor_class": LearnerFeatures,
-        "features_extractor_kwargs": {"network": network},
+        "features_extractor_kwargs": {"network": network, "own_space": own[0]},
         "share_features_extractor": False,
         "normalize_images": False,  # the network does it
         "net_arch": [],
         "ortho_init": False,  # it would draw the extractor's weights anew
     }
-    model = PPO("MlpPolicy", env, policy_kwargs=policy_kwargs, **settings)
-    dataset.check_env((model.observation_space, model.action_space))
+    policy = "MultiInputPolicy" if isinstance(shown[0], spaces.Dict) else "MlpPolicy"
+    model = PPO(policy, env, policy_kwargs=policy_kwargs, **settings)
+    assert model.env is not None
+    dataset.check_env(own_spaces(model.env))
     last = network[-1]
     with torch.no_grad():
         model.policy.action_net.load_state_dict(last.state_dict())
@@ -93,3 +152,17 @@ def _ending_in_a_linear_layer(network: nn.Sequential, dataset: DistilledDataset)
             f"SB3's PPO needs a policy that ends in an nn.Linear, but {type(network[-1]).__name__} does not."
         )
     return nn.Sequential(network[:-1], *parts)
+
+
+def _check_sb3_knows(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    """Refuse spaces that SB3 has no policies for, in words of ours."""
+    parts = list(observation_space.values()) if isinstance(observation_space, spaces.Dict) else []
+    nested = any(isinstance(part, spaces.Dict | spaces.Tuple) for part in parts)
+    unknown = isinstance(observation_space, spaces.Tuple) or nested
+    started = getattr(observation_space, "start", 0), getattr(action_space, "start", 0)
+    flat_actions = isinstance(action_space, spaces.Box) or flat_action_space(action_space) is action_space
+    if unknown or np.any(started[0]) or not flat_actions:
+        raise TaskDistillError(
+            f"SB3 has no policy for observations of {type(observation_space).__name__} with actions of "
+            f"{action_space}; give it flat ones: policy.to_sb3(policy.dataset.task.make_vec_env(8))."
+        )

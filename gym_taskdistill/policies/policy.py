@@ -12,13 +12,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import nn
 
-from gym_taskdistill import zoo
+from gym_taskdistill import seeds, zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies import export
 from gym_taskdistill.policies.action_distributions import ActionDistribution
 from gym_taskdistill.policies.trained import network_as_trained, train_fresh_learners
+from gym_taskdistill.tasks.spaces import as_batch, own_actions
 
 
 class DistilledPolicy:
@@ -70,7 +71,9 @@ class DistilledPolicy:
         self.learners = learner_distribution(
             learners if learners is not None else dataset.card.learners, trust=trust or given
         )
-        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self.seed = (
+            int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seeds.checked(seed)
+        )
         self._generator = torch.Generator(dataset.x.device).manual_seed(self.seed)
         self.trained = (
             train_fresh_learners(dataset, n_learners, self._generator, self.learners)
@@ -122,13 +125,13 @@ class DistilledPolicy:
 
     @property
     def observation_space(self) -> spaces.Space[Any]:
-        """Space of raw observations; a card keeps no bounds, so it has none."""
-        return _space(self.dataset.card.observation_space)
+        """The environment's own space of observations; a card keeps no bounds, so it has none."""
+        return self.dataset.spaces[0]
 
     @property
     def action_space(self) -> spaces.Space[Any]:
-        """Space of actions."""
-        return _space(self.dataset.card.action_space)
+        """The environment's own space of actions."""
+        return self.dataset.spaces[1]
 
     def __len__(self) -> int:
         """Number of learners that vote."""
@@ -139,7 +142,7 @@ class DistilledPolicy:
 
     def predict(
         self,
-        observation: np.ndarray,
+        observation: Any,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
@@ -147,51 +150,54 @@ class DistilledPolicy:
         """Choose actions, with the signature of SB3's `BasePolicy.predict`.
 
         Args:
-            observation: A raw observation ``obs_shape`` or a batch ``(n, *obs_shape)``.
+            observation: An observation as the environment gives it, or a batch: an array ``(n, …)``, or of
+                Dict and Tuple spaces a dictionary or tuple of arrays, or a list of observations.
             state: Ignored: the policy has no memory.
             episode_start: Ignored.
             deterministic: Take the most likely action instead of sampling as the paper does.
 
         Returns:
-            The action or the batch of actions, clipped to the action space; and ``state``.
+            The action or the batch of actions, within the action space; and ``state``.
 
         Raises:
-            DatasetError: The observation has another shape than the dataset's.
+            DatasetError: The observation is not of the dataset's space, or not finite.
         """
-        obs = np.asarray(observation)
-        shape = self.dataset.obs_shape
-        single = obs.shape == shape
-        if not single and obs.shape[1:] != shape:
-            raise DatasetError(
-                f"The observation has shape {obs.shape}, but {self.dataset.card.task} gives "
-                f"{shape}, or a batch (n, {', '.join(map(str, shape))})."
-            )
-        distribution = self.distribution(obs[None] if single else obs)
+        rows, single = self._rows(observation)
+        distribution = self._distribution(rows)
         actions = distribution.mode() if deterministic else distribution.sample(self._generator)
-        array = self._clip(actions.cpu().numpy())
-        return (array[0] if single else array), state
+        own = own_actions(self.action_space, actions.cpu().numpy())
+        if not single:
+            return own, state
+        return (np.asarray(own[0]) if isinstance(self.action_space, spaces.Box) else own[0]), state
 
-    def distribution(self, observations: np.ndarray) -> ActionDistribution:
-        """Return the action distribution at raw observations, averaged over the members of an ensemble.
+    def _rows(self, observation: Any) -> tuple[np.ndarray, bool]:
+        try:
+            rows, single = as_batch(self.observation_space, observation)
+        except TaskDistillError as error:
+            raise DatasetError(f"{self.dataset.card.task}: {error}") from None
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+            row = int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))[0])
+            raise DatasetError(f"Observation {row} of {len(rows)} is not finite; correct the environment.")
+        return rows, single
+
+    def distribution(self, observations: Any) -> ActionDistribution:
+        """Return the action distribution at observations, averaged over the members of an ensemble.
 
         Args:
-            observations: A batch ``(n, *obs_shape)``.
+            observations: A batch, as for `predict`.
 
         Returns:
-            A distribution of batch shape ``(n,)``.
+            A distribution of batch shape ``(n,)``, over flat actions; see `own_actions`.
         """
-        batch = torch.as_tensor(observations, dtype=torch.float32, device=self.dataset.x.device)
+        return self._distribution(self._rows(observations)[0])
+
+    def _distribution(self, rows: np.ndarray) -> ActionDistribution:
+        rows = np.ascontiguousarray(rows)  # torch knows no negative strides
+        batch = torch.as_tensor(rows, dtype=torch.float32, device=self.dataset.x.device)
         with torch.no_grad():
-            normalized = self.dataset.normalize(batch).unsqueeze(0)
+            normalized = self.dataset.normalize(batch.reshape(-1, *self.dataset.obs_shape)).unsqueeze(0)
             everyone = normalized.expand(len(self), *normalized.shape[1:])
             return self.trained.action_distribution(everyone).average()
-
-    def _clip(self, actions: np.ndarray) -> np.ndarray:
-        space = self.dataset.card.action_space
-        if space["type"] != "Box":
-            return actions
-        clipped: np.ndarray = np.clip(actions, np.float32(space["low"]), np.float32(space["high"]))
-        return clipped
 
     def ensemble(self, n_learners: int) -> DistilledPolicy:
         """Train an ensemble of fresh learners on the same dataset; its members' policies are averaged.
@@ -247,15 +253,3 @@ class DistilledPolicy:
         ()
         """
         return export.ppo(self.dataset, self.trained, env, index, ppo_kwargs)
-
-
-def _space(plain: dict[str, Any]) -> spaces.Space[Any]:
-    """Build a space from its description in a card."""
-    if plain["type"] == "Discrete":
-        return spaces.Discrete(plain["n"])
-    shape = tuple(plain["shape"])
-    low, high = (
-        np.broadcast_to(np.array(plain.get(key, bound), dtype=plain["dtype"]), shape)
-        for key, bound in (("low", -np.inf), ("high", np.inf))
-    )
-    return spaces.Box(low, high, shape, np.dtype(plain["dtype"]))

@@ -18,10 +18,12 @@ from gym_taskdistill.learners import (
     learner_distribution,
 )
 from gym_taskdistill.learners.module_stack import ModuleStack
+from gym_taskdistill.machine import single_precision
 from gym_taskdistill.policies.action_distributions import (
     ActionDistribution,
-    Categorical,
-    DiagGaussian,
+    Head,
+    by_log_std,
+    head,
 )
 
 __all__ = [
@@ -44,11 +46,13 @@ class TrainedLearners:
         encoder: The shared layers ``[0, l)``, a batch of one network (without layers when l = 0).
         log_std: Log standard deviations, ``(M, n_outputs)`` or ``(1, n_outputs)``; ``None`` if actions are
             discrete.
+        head: Makes action distributions of their outputs.
     """
 
     learners: Learners
     encoder: Learners
     log_std: Tensor | None
+    head: Head = by_log_std
 
     def action_distribution(self, obs: Tensor) -> ActionDistribution:
         """Return each learner's policy at its own observations.
@@ -90,9 +94,7 @@ class TrainedLearners:
         if self.encoder.params:
             features = encode(self.encoder.part(slice(layer, None)), features)
         outputs = self.learners(features)
-        if self.log_std is None:
-            return Categorical(outputs)
-        return DiagGaussian(outputs, self.log_std.unsqueeze(1))
+        return self.head(outputs, None if self.log_std is None else self.log_std.unsqueeze(1))
 
 
 def train_learners(
@@ -104,6 +106,7 @@ def train_learners(
     *,
     log_std_label: Tensor | None = None,
     create_graph: bool = False,
+    head: Head = by_log_std,
 ) -> TrainedLearners:
     """Train learners on a synthetic batch behind an encoder (Algorithm 2, lines 3 and 4).
 
@@ -115,6 +118,7 @@ def train_learners(
         rule: How each learner is trained.
         log_std_label: Label of the log standard deviation, ``(n_outputs,)``; ``None`` for discrete actions.
         create_graph: Keep the graph back to the rows, the labels, the rule's learned rates and the encoder.
+        head: Makes action distributions of the learners' outputs.
 
     Returns:
         The trained learners. With l = L nothing is left to train: they are the encoder, and the label itself
@@ -122,7 +126,7 @@ def train_learners(
     """
     if not fresh.params:
         log_std = None if log_std_label is None else log_std_label.unsqueeze(0)
-        return TrainedLearners(fresh, encoder, log_std)
+        return TrainedLearners(fresh, encoder, log_std, head)
     with torch.set_grad_enabled(create_graph):
         rows = encode(encoder, x.unsqueeze(0)).squeeze(0)
     # A fresh learner's log-std is 0.
@@ -130,9 +134,10 @@ def train_learners(
     learners, log_std = rule.train(
         fresh, rows, y, log_std=log_std, log_std_label=log_std_label, create_graph=create_graph
     )
-    return TrainedLearners(learners, encoder, log_std)
+    return TrainedLearners(learners, encoder, log_std, head)
 
 
+@single_precision()
 def train_fresh_learners(
     dataset: DistilledDataset,
     n_learners: int,
@@ -165,6 +170,7 @@ def train_fresh_learners(
         dataset.y,
         dataset.rule,
         log_std_label=dataset.log_std,
+        head=head(dataset.spaces[1]),
     )
 
 
@@ -190,4 +196,9 @@ def network_as_trained(dataset: DistilledDataset, network: nn.Module) -> Trained
     log_std = dataset.log_std
     if log_std is not None:
         log_std = (log_std * dataset.rule.log_std_pull(dataset.n_outputs)).unsqueeze(0)
-    return TrainedLearners(Learners([ModuleStack.of_one(network, rows, dataset.n_outputs)]), encoder, log_std)
+    return TrainedLearners(
+        Learners([ModuleStack.of_one(network, rows, dataset.n_outputs)]),
+        encoder,
+        log_std,
+        head(dataset.spaces[1]),
+    )

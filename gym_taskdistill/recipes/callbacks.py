@@ -139,7 +139,7 @@ class BestDatasetCallback(MetaEpochCallback):
             self.n_agents,
             self.n_episodes,
             seed=self.seed,
-            task=self.task,
+            env=self.task,
         )
 
     @property

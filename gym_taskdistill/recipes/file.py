@@ -16,7 +16,7 @@ from gym_taskdistill.recipes.stages import STAGE_KINDS, Promise, read_stage
 from gym_taskdistill.recipes.stages.outer import merged
 from gym_taskdistill.recipes.stages.stage import RecipeError
 from gym_taskdistill.schema import read_yaml
-from gym_taskdistill.tasks import Task
+from gym_taskdistill.tasks import EnvArg, Task, as_task
 
 #: The recipe of a task that none names.
 DEFAULT = "default"
@@ -164,7 +164,7 @@ def recipes() -> Iterator[Recipe]:
 
 
 def load(
-    name: str,
+    name: EnvArg,
     env_kwargs: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Recipe:
@@ -174,7 +174,7 @@ def load(
         name: An env id (``"Hopper-v4"``), with a variant (``"Hopper-v4/ten-steps"``) or the full name of an
             entry (``"CartPoleND-v0/n=2,k_min"``); a recipe's name (``"cartpole"``); or a YAML file, with a
             variant behind a colon if not its first is meant (``"my.yaml:wide"``). A task that no recipe names
-            gets the recipe ``default``.
+            gets the recipe ``default``, and so does a function that makes an environment.
         env_kwargs: Arguments of the env.
         changes: Settings to change by name: a plain name changes all stages that have it, ``2.n_steps`` the
             second stage, ``inner.steps`` a part of a setting, ``evaluation.n_agents`` how datasets are
@@ -186,7 +186,13 @@ def load(
     Raises:
         RecipeError: There is no such recipe, task or variant, or a setting is wrong.
     """
-    file, task, variant = _find(name, dict(env_kwargs or {}))
+    given = dict(env_kwargs or {})
+    if not isinstance(name, str):
+        task = as_task(name)
+        if task.factory is not None or task.wrappers:
+            return files()[-1].recipe(task, None, changes).with_env(task)
+        name, given = task.env_id, {**task.env_kwargs, **given}
+    file, task, variant = _find(name, given)
     return file.recipe(task, variant, changes)
 
 

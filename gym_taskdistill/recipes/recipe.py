@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import learner_distribution
@@ -13,7 +13,7 @@ from gym_taskdistill.recipes.settings import EvaluationPlan
 from gym_taskdistill.recipes.stages import Stage, read_stage
 from gym_taskdistill.recipes.stages.stage import RecipeError
 from gym_taskdistill.schema import Schema
-from gym_taskdistill.tasks import Task
+from gym_taskdistill.tasks import EnvArg, Task, as_task
 from gym_taskdistill.zoo import entry_name
 
 #: How deep recipes may lie in one another.
@@ -42,6 +42,7 @@ class Recipe(Schema):
     stages: tuple[Any, ...]
     evaluation: EvaluationPlan = EvaluationPlan()
     needs: dict[str, Any] = Field(default_factory=dict)
+    _task: Task | None = PrivateAttr(None)
 
     @field_validator("stages")
     @classmethod
@@ -53,7 +54,18 @@ class Recipe(Schema):
     @property
     def task(self) -> Task:
         """The task that the recipe distils."""
-        return Task(self.env_id, self.env_kwargs)
+        return self._task or Task(self.env_id, self.env_kwargs)
+
+    def with_env(self, env: EnvArg) -> Recipe:
+        """Return the recipe for an environment that a function makes, which no file can hold.
+
+        Args:
+            env: The function; see `as_task`.
+        """
+        task = as_task(env)
+        recipe = self.replace(env_id=task.env_id, env_kwargs=dict(task.env_kwargs))
+        recipe._task = task
+        return recipe
 
     @property
     def entry(self) -> str:

@@ -28,6 +28,7 @@ from gym_taskdistill.recipes.recipe import Recipe
 from gym_taskdistill.recipes.stages import Outcome, Promise, Stage, Work
 from gym_taskdistill.recipes.stages.stage import RESULT, RecipeError
 from gym_taskdistill.schema import Schema, read_yaml
+from gym_taskdistill.tasks import EnvArg, Task
 
 #: Makes the dataset of another recipe and returns its file.
 Build = Callable[[Recipe], Path]
@@ -40,6 +41,7 @@ class RunSettings(Schema):
         seed: Seed of the run.
         warm_start: Dataset that the first stage starts from, in place of nothing.
         recipe: The recipe, with every setting of every stage.
+        env_given: Whether the environment was given as a function, which no file can hold.
     """
 
     error = RecipeError
@@ -47,6 +49,7 @@ class RunSettings(Schema):
     seed: int
     warm_start: str | None = None
     recipe: dict[str, Any]
+    env_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Run:
             "seed": seed,
             "warm_start": None if run.warm_start is None else str(run.warm_start),
             "recipe": recipe.to_dict(),
+            **({"env_given": True} if recipe.task.factory is not None or recipe.task.wrappers else {}),
         }
         files.write_text(folder / "command.txt", shlex.join(sys.argv) + "\n")
         plain = json.loads(json.dumps(settings))  # without the aliases of equal parts
@@ -100,8 +104,12 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path, env: EnvArg | None = None) -> Run:
         """Open the folder of a run that was begun.
+
+        Args:
+            folder: The folder.
+            env: The function that makes the environment, if the run was created with one.
 
         Raises:
             TaskDistillError: It is not a run's folder, or its ``run.yaml`` is damaged.
@@ -111,7 +119,13 @@ class Run:
             raise RecipeError(f'"{folder}" is not the folder of a run: it has no run.yaml.')
         settings = RunSettings.read(read_yaml(path, str(path)), str(path))
         start = None if settings.warm_start is None else Path(settings.warm_start)
-        return cls(folder, Recipe.from_dict(settings.recipe, str(path)), seeds.checked(settings.seed), start)
+        recipe = Recipe.from_dict(settings.recipe, str(path))
+        if env is not None:
+            recipe = recipe.with_env(env)
+        elif settings.env_given:
+            lost = "this run was created with a function that makes it (Run.open(folder, env=make_env))"
+            recipe = recipe.with_env(Task(recipe.env_id, recipe.env_kwargs, unrecorded=lost))
+        return cls(folder, recipe, seeds.checked(settings.seed), start)
 
     @property
     def result(self) -> Path:
@@ -209,8 +223,6 @@ class Run:
             versions=versions(),
         )
         card = outcome.dataset.card.replace(
-            env_id=self.recipe.env_id,
-            env_kwargs=dict(self.recipe.env_kwargs),
             variant=self.recipe.variant,
             default=self.recipe.default,
             seed=self.seed,
@@ -233,7 +245,13 @@ class Run:
         with progress(len(plan.columns) * n_agents * n_episodes, "episode", progress_bar) as bar:
             scores = tuple(
                 evaluate(
-                    dataset, n_agents, n_episodes, learners=learners, seed=seeds.TEST, progress=bar.update
+                    dataset,
+                    n_agents,
+                    n_episodes,
+                    learners=learners,
+                    seed=seeds.TEST,
+                    env=self.recipe.task,
+                    progress=bar.update,
                 ).score
                 for learners in plan.columns
             )

@@ -12,6 +12,7 @@ import numpy as np
 from gym_taskdistill.dataset.card import bare_id
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.recipes.run import Run
+from gym_taskdistill.tasks import Task
 from gym_taskdistill.uses.figures import CART_POLES, FAINT, PathArg, new_figure, save
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _best_return(run: Run) -> float:
     """Best return of an episode, infinite where it is not known."""
     if bare_id(run.recipe.env_id) not in CART_POLES:
         return math.inf
-    return run.recipe.task.spec.max_episode_steps or math.inf
+    return Task(run.recipe.env_id, run.recipe.env_kwargs).spec.max_episode_steps or math.inf
 
 
 def _step_formatter() -> Any:

@@ -95,6 +95,11 @@ def entry_folder(card: Card) -> Path:
     Raises:
         ZooError: If its id, arguments or variant cannot be the name of a folder.
     """
+    if card.unrecorded:
+        raise ZooError(
+            f"The zoo takes datasets whose environment anyone can make, but not this one of {card.task}, for "
+            f"{card.unrecorded}; register the environment with Gymnasium, and distil it by its id."
+        )
     environment = env_folder(card.env_id)
     if not is_safe(environment):
         raise ZooError(

@@ -54,7 +54,7 @@ def test_imitation_teaches_cart_pole(zoo_policy: DistilledPolicy) -> None:
     last = imitation.update(recording, 600, 256, progress=lambda n, loss: reports.append((n, loss)))
     assert [n for n, _ in reports] == [100, 200, 300, 400, 500, 600]
     assert last == reports[-1][1] < reports[0][1]
-    assert evaluate(imitation.dataset(), 20, 4, seed=5, task=CART_POLE).mean > 300  # random: about 20
+    assert evaluate(imitation.dataset(), 20, 4, seed=5, env=CART_POLE).mean > 300  # random: about 20
 
 
 @pytest.mark.slow

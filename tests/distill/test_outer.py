@@ -128,7 +128,7 @@ def test_imitation_by_ridge_regression() -> None:
         n_learners=4, inner={"kind": "ridge"}, learning_rate=2e-2, start={"x_std": 0.3}, seed=0, device="cpu",
     )  # fmt: skip
     imitation.update(recording, 150, 128)
-    assert evaluate(imitation.dataset(), 6, 2, seed=5, task=task).mean > 200  # random: about 20
+    assert evaluate(imitation.dataset(), 6, 2, seed=5, env=task).mean > 200  # random: about 20
 
 
 def test_settings_that_do_not_fit_a_ridge_are_refused() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from random_env import RandomEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -19,12 +20,14 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.distill import statistics
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import MLP
 from gym_taskdistill.policies.action_distributions import Categorical
 from gym_taskdistill.policies.evaluation import evaluate
 from gym_taskdistill.policies.policy import DistilledPolicy
+from gym_taskdistill.tasks.spaces import as_batch
 from gym_taskdistill.tasks.task import Task
 
 N_ENVS, N_STEPS, M = 8, 16, 2
@@ -751,13 +754,52 @@ def test_a_warm_start_takes_over_the_scale_of_observations() -> None:
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (lambda env: VecFrameStack(VecNormalize(env), 2), "make VecNormalize the outermost wrapper"),
-        (lambda env: VecNormalize(env, epsilon=0.1), "epsilon=0.1, but datasets normalise with 1e-08"),
+        (lambda: VecFrameStack(VecNormalize(vec_env("Pendulum-v1")), 2), "make VecNormalize the outermost"),
+        (lambda: VecNormalize(image_envs()), "no statistics of images"),
+        (lambda: VecNormalize(dict_envs(1000.0), norm_obs_keys=["small"]), 'normalises, but not "other"'),
     ],
 )
 def test_statistics_that_no_dataset_can_freeze_are_refused_at_once(wrap: Any, message: str) -> None:
     with pytest.raises(TaskDistillError, match=message):
-        small(wrap(vec_env("Pendulum-v1")))
+        small(wrap())
+
+
+def image_envs() -> VecEnv:
+    return make_vec_env(lambda: RandomEnv(spaces.Box(0, 255, (36, 36, 3), np.uint8)), N_ENVS)
+
+
+def dict_envs(bound: float = 1.0) -> VecEnv:
+    parts = {"small": spaces.Box(-1, 1, (2,)), "other": spaces.Box(-bound, bound, (2, 2))}
+    return make_vec_env(lambda: RandomEnv(spaces.Dict(parts)), N_ENVS)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda: VecNormalize(vec_env("Pendulum-v1"), epsilon=0.1),
+        lambda: VecNormalize(dict_envs(), clip_obs=1.5),
+        lambda: VecNormalize(dict_envs(), norm_obs_keys=["other"]),
+    ],
+    ids=["epsilon", "all of a dictionary", "a part of it"],
+)
+def test_statistics_are_frozen_as_the_vec_env_applied_them(wrap: Any) -> None:
+    env = wrap()
+    model = small(env, gamma=0.99, learners=MLP(width=8))
+    model.learn(ROLLOUT)
+    dataset = model.dataset()
+    raw = env.venv.reset()
+    shown = as_batch(env.observation_space, env.normalize_obs(raw))[0]
+    ours = dataset.normalize(torch.as_tensor(as_batch(env.venv.observation_space, raw)[0]).float())
+    np.testing.assert_allclose(ours, shown, atol=1e-5)
+    # A run that starts from the dataset goes on with them, and a checkpoint keeps all of them.
+    other = wrap()
+    small(other, gamma=0.99, learners=MLP(width=8)).load_dataset(dataset)
+    np.testing.assert_allclose(
+        as_batch(env.observation_space, other.normalize_obs(raw))[0], shown, rtol=1e-4, atol=1e-4
+    )
+    fresh = wrap()
+    statistics.load_state(fresh, statistics.state(env))
+    np.testing.assert_array_equal(as_batch(env.observation_space, fresh.normalize_obs(raw))[0], shown)
 
 
 @pytest.mark.parametrize("wrap", [False, True])

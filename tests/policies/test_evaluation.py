@@ -255,14 +255,14 @@ def test_the_cards_learners_are_the_default() -> None:
 
 
 def test_another_env_with_the_same_spaces_may_be_the_task() -> None:
-    evaluation = evaluate(dataset(CARTPOLE_ND), 2, 2, task=CARTPOLE)
+    evaluation = evaluate(dataset(CARTPOLE_ND), 2, 2, env=CARTPOLE)
     assert evaluation.score.env_id == "CartPole-v1"
 
 
 @pytest.mark.parametrize("task", [Task("CartPoleND-v0", {"n": 2}), PENDULUM, Task("Acrobot-v1")], ids=str)
 def test_a_task_that_does_not_fit_is_refused(task: Task) -> None:
     with pytest.raises(DatasetError, match="CartPoleND-v0"):
-        evaluate(dataset(CARTPOLE_ND), 1, 1, task=task)
+        evaluate(dataset(CARTPOLE_ND), 1, 1, env=task)
 
 
 def test_a_task_that_cannot_be_made_is_refused() -> None:

@@ -6,14 +6,19 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium import spaces
+from random_env import EPISODE, RandomEnv
 from torch import nn
 
 from gym_taskdistill import DistilledPolicy, zoo
+from gym_taskdistill.cli.enjoy import EnjoyArgs, enjoy
 from gym_taskdistill.distill.ppmo import PPMO
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, ZooError
 from gym_taskdistill.learners import ModuleFamily
 from gym_taskdistill.recipes.file import check, load
 from gym_taskdistill.recipes.run import Run
@@ -183,3 +188,38 @@ def test_a_dataset_of_minari_is_imitated(recorded: str, tmp_path: Path) -> None:
         check(recipe.replace(stages=(recipe.stages[0].replace(expert="minari:no/such-v0"),)))
     with pytest.raises(RecipeError, match="has spaces"):
         check(recipe.replace(env_kwargs={"n": 2}))
+
+
+QUICK = {"total_timesteps": 64, "n_envs": 4, "n_steps": 8, "batch_size": 16, "n_learners": 2, "k": 3}
+TESTS = {f"evaluation.{name}": 1 for name in ("n_agents", "n_episodes", "final_agents", "final_episodes")}
+
+
+def test_a_function_is_trained_by_as_an_id_is(tmp_path: Path) -> None:
+    def make(render_mode: str | None = None) -> gym.Env:
+        actions = spaces.MultiDiscrete([3, 2])
+        return RandomEnv(spaces.Dict({"a": spaces.Discrete(3)}), actions, render_mode=render_mode)
+
+    recipe = load(make, None, {**QUICK, **TESTS, "learners": "random_h"})
+    assert recipe.env_id == "RandomEnv"
+    folder = Run.create(recipe, 0, tmp_path).folder
+    with pytest.raises(TaskDistillError, match=r"Run.open\(folder, env=make_env\)"):
+        Run.open(folder).execute(progress_bar=False, device="cpu")
+    dataset = Run.open(folder, env=make).execute(progress_bar=False, device="cpu")
+    assert dataset.card.unrecorded and dataset.card.scores[0].mean == EPISODE
+    with pytest.raises(ZooError, match="environment anyone can make"):
+        zoo.add(dataset)
+    enjoy(EnjoyArgs(str(folder), episodes=1, seed=0, record=tmp_path / "film.gif"), make)
+    assert (tmp_path / "film.gif").is_file()
+
+
+@pytest.mark.parametrize(
+    ("obs", "action", "message"),
+    [(spaces.Text(3), None, "space Text"), (None, spaces.Box(-np.inf, np.inf, (1,)), "have no bounds")],
+)
+def test_spaces_that_cannot_be_are_refused_before_there_is_a_folder(
+    obs: Any, action: Any, message: str, tmp_path: Path
+) -> None:
+    recipe = load(lambda: RandomEnv(obs, action), None, {**QUICK, **TESTS})
+    with pytest.raises(TaskDistillError, match=message):
+        Run.create(recipe, 0, tmp_path)
+    assert not list(tmp_path.iterdir())

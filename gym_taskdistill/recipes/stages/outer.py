@@ -88,7 +88,7 @@ class OuterStage(Stage):
             TaskDistillError: The task does not exist, k does not fit its actions, the encoder is longer than
                 the learners' architecture, or no learner can be drawn.
         """
-        space = task.action_space
+        space, shape = task.flat_action_space, task.flat_observation_space.shape
         k = self.k
         if k == "k_min":
             if not isinstance(space, spaces.Discrete):

@@ -130,6 +130,7 @@ class Distil(OuterStage):
         """Distil; see the base class. Of several ranks all distil, and the first one tests and writes."""
         env = self.make_env(work.task)
         model = PPMO(env=env, seed=work.seed, device=work.device, **self.ppmo_kwargs(work.task))
+        model.task = work.task
         is_first = distributed.rank() == 0
         outputs = [TensorBoardOutputFormat(str(work.folder))] if is_first else []
         model.set_logger(Logger(str(work.folder), list(outputs)))
@@ -190,7 +191,7 @@ class DirectTask(Distil):
         """
         if self.encoder_layers:
             raise RecipeError("A stage ppo has all layers in the encoder; leave encoder_layers out.")
-        return len(learner_distribution(self.learners).layers(task.observation_space.shape or (), 1))
+        return len(learner_distribution(self.learners).layers(task.flat_observation_space.shape, 1))
 
     def tests(self, work: Work) -> BestDatasetCallback:
         """Return the callback of the tests: one agent, for all fresh ones are the same."""

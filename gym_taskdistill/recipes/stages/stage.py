@@ -50,7 +50,7 @@ class Promise:
             dataset.k,
             learner_distribution(card.learners),
             dataset.encoder_layers,
-            Task(card.env_id, card.env_kwargs),
+            dataset.task,
         )
 
 
@@ -108,7 +108,7 @@ class Work:
     def tested(self, dataset: DistilledDataset) -> DistilledDataset:
         """Test a dataset on the selection seed, and return it with that score in its card."""
         plan = self.evaluation
-        result = evaluate(dataset, plan.n_agents, plan.n_episodes, seed=self.selection_seed, task=self.task)
+        result = evaluate(dataset, plan.n_agents, plan.n_episodes, seed=self.selection_seed, env=self.task)
         return dataset.replace(card=dataset.card.replace(selection=result.score))
 
     def load_before(self) -> DistilledDataset | None:
