@@ -207,6 +207,36 @@ class Imitation:
 
     # -- acting and learning --------------------------------------------------------------------
 
+    def start_from(self, recording: Recording) -> None:
+        """Take random observations of a recording as rows, with the expert's answers as their labels.
+
+        Learners of an inner rule that fits its rows well, as `Ridge` does, act at once as the expert does
+        nearby; rows of noise would have to find where the task takes place.
+
+        Args:
+            recording: Of an expert, with at least k observations; it feeds the running statistics.
+
+        Raises:
+            TaskDistillError: It has fewer observations than there are rows.
+        """
+        loop, k = self.loop, len(self.loop.x)
+        if len(recording) < k:
+            raise TaskDistillError(
+                f"The recording has {len(recording):,} observations, but the dataset has {k:,} rows; record "
+                "more steps."
+            )
+        obs = self._taken_in(recording)
+        chosen = torch.randperm(len(recording), generator=loop.generator, device=self.device)[:k]
+        labels = torch.as_tensor(recording.targets, device=self.device)[chosen]
+        if isinstance(self.action_space, spaces.Box):
+            ends = (self.action_space.low, self.action_space.high)
+            labels = labels.clamp(*(torch.as_tensor(end, device=self.device) for end in ends))
+        else:
+            labels = labels - labels.mean(-1, keepdim=True)  # what all actions have in common says nothing
+        with torch.no_grad():
+            loop.x.copy_(loop.see(obs[chosen]) if loop.is_image else obs[chosen])
+            loop.y.copy_(labels)
+
     def predict(self, observation: np.ndarray, deterministic: bool = False) -> tuple[np.ndarray, None]:
         """Let the current learners act on raw observations.
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -88,6 +88,8 @@ class Imitate(OuterStage):
             is made first. ``ppo:model.zip``: a model that SB3 saved, with its class. ``action:11``: that
             action, always. ``minari:D4RL/pen/human-v2``: what a dataset of Minari holds; one round.
         fine_tune: Start from the dataset before instead of from random rows.
+        rows: Where rows start, if not from the dataset before: ``noise``, as ``start`` says, or ``recorded``,
+            observations of the first recording with the expert's answers as labels.
         n_envs: Environments that are recorded side by side.
         n_steps: Env steps of a recording.
         n_rounds: Number of recordings; the expert plays in the first, the learners in the later ones.
@@ -106,6 +108,7 @@ class Imitate(OuterStage):
     n_learners: Count = 8
     expert: Annotated[str, Field(min_length=1, max_length=500)]
     fine_tune: bool = False
+    rows: Literal["noise", "recorded"] = "noise"
     n_envs: Count = 16
     n_steps: Count = 50_000
     n_rounds: Count = 1
@@ -129,6 +132,8 @@ class Imitate(OuterStage):
         if before is None and (self.fine_tune or self.expert == PREVIOUS):
             what = "fine_tune is true" if self.fine_tune else "expert is previous"
             raise RecipeError(f"{what}, but no stage before imitate makes a dataset.")
+        if self.rows == "recorded":
+            self._check_recorded_rows()
         if self.fine_tune and before is not None:
             self.check_start(promise, before)
         if is_recorded(self.expert):
@@ -138,6 +143,14 @@ class Imitate(OuterStage):
         elif not is_dataset(self.expert):
             load_expert(self.expert, task.action_space)
         return promise
+
+    def _check_recorded_rows(self) -> None:
+        if self.fine_tune:
+            raise RecipeError("rows: recorded does not go with fine_tune, which keeps the rows of before.")
+        if isinstance(self.k, int) and self.k > self.n_steps and not is_recorded(self.expert):
+            raise RecipeError(
+                f"rows: recorded needs n_steps of at least k={self.k}, but it is {self.n_steps}."
+            )
 
     def run(self, work: Work) -> Outcome:
         """Record and imitate in turn; see the base class."""
@@ -249,8 +262,11 @@ class Imitate(OuterStage):
             ).save(files[i])
             # What follows must not depend on whether this process recorded.
         model.begin_segment(self.n_rounds + i)
+        recordings = [Recording.load(file) for file in files[: i + 1]]
+        if i == 0 and self.rows == "recorded":
+            model.start_from(recordings[0])
         model.update(
-            Recording.join([Recording.load(file) for file in files[: i + 1]]),
+            Recording.join(recordings),
             self.n_updates,
             self.batch_size,
             draw_every=self.draw_every,
