@@ -197,11 +197,23 @@ def read_sealed(path: Path, what: str = "") -> tuple[dict[str, Tensor], dict[str
         TaskDistillError: The file cannot be read, is another kind of file, or is damaged.
     """
     what = what or f'The file "{path}"'
+    return unsealed(read_bytes(path, what), what)
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Read a file.
+
+    Args:
+        path: The file.
+        what: What messages call it, such as ``The checkpoint "a/b"``.
+
+    Raises:
+        TaskDistillError: It cannot be read.
+    """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise TaskDistillError(f"{what} cannot be read: {_reason(error)}.") from None
-    return unsealed(content, what)
 
 
 def _temporary(path: Path) -> Path:

@@ -31,7 +31,7 @@ def check_env(card: Card, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | Sp
         ("observations", (own, card.observation_space), observation_space),
         ("actions", (card.action_space,), action_space),
     ):
-        if not any(_same_space(space, actual) for space in expected):
+        if not any(same_space(space, actual) for space in expected):
             raise DatasetError(
                 f"The dataset of {card.task} has {what} {space_text(expected[0])}, but the "
                 f"environment has {space_text(actual)}; make the environment and its "
@@ -94,7 +94,8 @@ def space_text(space: Mapping[str, Any] | gym.Space[Any]) -> str:
     return f"Box({tuple(space['shape'])}, {space['dtype']})"
 
 
-def _same_space(expected: Mapping[str, Any], actual: gym.Space[Any]) -> bool:
+def same_space(expected: Mapping[str, Any], actual: gym.Space[Any]) -> bool:
+    """Whether a space is the described one, but for bounds and precision."""
     try:
         return _compared(expected) == _compared(space_to_dict(actual))
     except DatasetError:

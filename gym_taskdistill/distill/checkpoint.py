@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.files import read_sealed, write_sealed
+from gym_taskdistill.files import read_bytes, replacing, sealed, unsealed
 
 #: What goes wrong where a state is of other settings than those it is loaded into.
 _MISFITS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
@@ -24,14 +24,14 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
     Args:
         path: File to write; an older checkpoint there is replaced.
-        state: Dictionaries, lists and tuples, nested, of tensors, NumPy arrays (which become tensors),
-            numbers, strings, booleans and None. Keys are strings or integers, as in an optimiser's state.
+        state: See `packed`.
 
     Raises:
         TaskDistillError: The file cannot be written, or something in the state has no such form.
     """
-    tensors: dict[str, Tensor] = {}
-    write_sealed(path, tensors, {"state": _flat(state, tensors)})
+    content = packed(state)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -40,11 +40,40 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         TaskDistillError: The file is missing or damaged.
     """
-    tensors, meta = read_sealed(path, f'The checkpoint "{path}"')
+    what = f'The checkpoint "{path}"'
+    return unpacked(read_bytes(path, what), what)
+
+
+def packed(state: Mapping[str, Any]) -> bytes:
+    """Return a state as the bytes of a sealed file.
+
+    Args:
+        state: Dictionaries, lists and tuples, nested, of tensors, NumPy arrays (which become tensors),
+            numbers, strings, booleans and None. Keys are strings or integers, as in an optimiser's state.
+
+    Raises:
+        TaskDistillError: Something in the state has no such form.
+    """
+    tensors: dict[str, Tensor] = {}
+    flat = _flat(state, tensors)
+    return sealed(tensors, {"state": flat})
+
+
+def unpacked(content: bytes, what: str) -> dict[str, Any]:
+    """Read what `packed` made, with tensors on the CPU.
+
+    Args:
+        content: The bytes.
+        what: What messages call it, such as ``The checkpoint "a/b"``.
+
+    Raises:
+        TaskDistillError: It is damaged, or something else.
+    """
+    tensors, meta = unsealed(content, what)
     try:
         state: dict[str, Any] = _nested(meta["state"], tensors)
     except (*_MISFITS, RecursionError):
-        raise TaskDistillError(f'The checkpoint "{path}" is damaged, or of another version.') from None
+        raise TaskDistillError(f"{what} is damaged, or of another version.") from None
     return state
 
 
@@ -90,11 +119,11 @@ def _nested(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 @contextlib.contextmanager
-def refusing_misfits(path: Path) -> Iterator[None]:
-    """Say in one sentence that a checkpoint does not fit, where restoring its state fails.
+def refusing_misfits(what: str) -> Iterator[None]:
+    """Say in one sentence that a state does not fit, where restoring it fails.
 
     Args:
-        path: The checkpoint, for the message.
+        what: What messages call it, such as ``The checkpoint "a/b"``.
 
     Raises:
         TaskDistillError: It belongs to other settings than those of what it was loaded into.
@@ -102,5 +131,5 @@ def refusing_misfits(path: Path) -> Iterator[None]:
     try:
         yield
     except _MISFITS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TaskDistillError(f'The checkpoint "{path}" belongs to other settings ({reason}).') from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise TaskDistillError(f"{what} belongs to other settings ({reason}).") from None

@@ -344,8 +344,7 @@ class Imitation:
         return obs if self.loop.is_image else self.loop.see(obs)
 
     def _to_tensor(self, obs: np.ndarray) -> Tensor:
-        dtype = torch.uint8 if self.loop.is_image else torch.float32
-        return torch.as_tensor(np.ascontiguousarray(obs), device=self.device, dtype=dtype)
+        return torch.as_tensor(np.ascontiguousarray(obs), device=self.device, dtype=self.loop.obs_dtype)
 
     def _indices(self, missed: Tensor, shape: tuple[int, int], n_hard: int) -> Tensor:
         """Draw which observations each learner sees, ``shape``, some of them where most was missed."""

@@ -53,6 +53,7 @@ class OuterLoop(nn.Module):
 
     Attributes:
         fresh: The M learners that were drawn last, untrained.
+        drawn_from: The generator's state from which they were drawn.
         view: What learners see of the observations that `see` is given, but for the learned scale.
         trunk: Layers [0, trunk) of the encoder, whose features are computed once for all that read them.
         acting: Source of the actions that `act` samples; training draws nothing from it.
@@ -190,10 +191,20 @@ class OuterLoop(nn.Module):
     @single_precision()
     def draw(self) -> None:
         """Draw M fresh learners (Algorithm 1, line 2)."""
+        self.drawn_from = self.generator.get_state()
         part = slice(self.encoder_layers, None)
         self.fresh = self.learner_distribution.sample(
             self.n_learners, self.obs_shape, self.n_outputs, self.generator, part
         )
+
+    def redraw(self, drawn_from: Tensor) -> None:
+        """Draw the learners that were drawn from a state of the generator, as `drawn_from` tells it.
+
+        Of a state of another device's generator nothing can be drawn; the learners stay as they are.
+        """
+        if drawn_from.shape == self.drawn_from.shape:
+            self.generator.set_state(drawn_from)
+            self.draw()
 
     def trained(self, create_graph: bool) -> TrainedLearners:
         """Train the learners that were drawn last on the rows (Algorithm 1, lines 3 and 12).
@@ -236,6 +247,11 @@ class OuterLoop(nn.Module):
             return encode(trunk, seen)
         with self.autocast():
             return encode(trunk, seen).float()
+
+    @property
+    def obs_dtype(self) -> torch.dtype:
+        """What `see` is given: images as bytes, all else in float32."""
+        return torch.uint8 if self.is_image else torch.float32
 
     def autocast(self) -> torch.autocast:
         """Compute in bfloat16 where that loses nothing that matters."""

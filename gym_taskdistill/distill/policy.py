@@ -126,7 +126,8 @@ class DistillationPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Act with the current learners; see `OuterLoop.act`."""
         assert isinstance(observation, Tensor)
-        return self.loop.act(observation, deterministic)
+        # Envs may give another precision than they are learned in, such as MuJoCo's float64.
+        return self.loop.act(observation.to(self.loop.obs_dtype), deterministic)
 
 
 def _fits_cnn(loop: OuterLoop) -> bool:

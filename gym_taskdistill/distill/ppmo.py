@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -21,7 +22,7 @@ from gym_taskdistill.dataset.dataset import k_min
 from gym_taskdistill.distill import distributed, rollouts, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.outer import OuterLoop
-from gym_taskdistill.distill.segments import SegmentedAlgorithm
+from gym_taskdistill.distill.saving import SavedAlgorithm
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule, InnerSGD, inner_rule
@@ -33,7 +34,17 @@ from gym_taskdistill.tasks import EnvArg, Task, as_task
 PAPER = InnerSGD()
 
 
-class PPMO(SegmentedAlgorithm):
+#: Learners where their number is not given.
+MAX_LEARNERS = 4
+
+#: Settings that are numbers, or schedules where these are allowed.
+_FINITE = (
+    *("learning_rate", "critic_learning_rate", "clip_range", "gamma", "gae_lambda"),
+    *("ent_coef", "vf_coef", "max_grad_norm", "critic_warmup", "pixel_statistics"),
+)
+
+
+class PPMO(SavedAlgorithm):
     """Distil an RL environment into a dataset of k rows (paper, Algorithm 1; with an encoder, Algorithm 2).
 
     PPO with the actor replaced by a synthetic dataset: at each meta-epoch M fresh learners are drawn from Λ
@@ -46,10 +57,11 @@ class PPMO(SegmentedAlgorithm):
     Args:
         learners: The learner distribution Λ, in the place of SB3's policy: a name (``"alpha_c"``), a plain
             description, or a `LearnerDistribution`.
-        env: The environment, as for SB3; its number of envs must be a multiple of ``n_learners``. Or an id, a
-            `Task` or a function that makes an environment, of which there are then two for each learner.
+        env: The environment, as for SB3. Or an id, a `Task` or a function that makes an environment, of which
+            there are then two for each learner.
         k: Number of synthetic rows, or ``"k_min"`` for ``ceil(n_actions / 2) + 1`` (Equation 3).
-        n_learners: M, learners per meta-epoch.
+        n_learners: M, learners per meta-epoch; must divide the number of envs. ``None`` for the largest
+            number up to 4 that does.
         learning_rate: Learning rate of the synthetic rows and labels (Adam); a number or a schedule.
         critic_learning_rate: Learning rate of the critic.
         critic_warmup: Env steps in which only the critic learns. A run that starts from a good dataset would
@@ -59,7 +71,8 @@ class PPMO(SegmentedAlgorithm):
             standard deviation that trained learners have), ``obs_scale`` (of the logarithm of that factor)
             and ``encoder``; numbers or schedules.
         n_steps: T, steps per env and meta-epoch.
-        batch_size: Transitions per minibatch over all learners, M·b; must divide the rollout.
+        batch_size: Transitions per minibatch over all learners, M·b; must divide the rollout. ``None`` for
+            the largest number up to 1024 that does.
         n_epochs: Passes over the rollout.
         gamma: Discount factor.
         gae_lambda: λ of the generalised advantage estimator.
@@ -97,15 +110,15 @@ class PPMO(SegmentedAlgorithm):
     def __init__(
         self,
         learners: LearnersArg,
-        env: GymEnv | EnvArg,
+        env: GymEnv | EnvArg | None,
         k: int | str = "k_min",
-        n_learners: int = 4,
+        n_learners: int | None = None,
         learning_rate: float | Schedule = 1e-2,
         critic_learning_rate: float | Schedule = 1e-3,
         critic_warmup: int = 0,
         learning_rates: LearningRates | None = None,
         n_steps: int = 128,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         n_epochs: int = 4,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
@@ -132,10 +145,11 @@ class PPMO(SegmentedAlgorithm):
     ) -> None:
         self.learners = learner_distribution(learners)
         self.critic = None if critic is None else learner_distribution(critic)
-        self.k, self.n_learners, self.encoder_layers = k, n_learners, encoder_layers
+        self.k, self.encoder_layers = k, encoder_layers
+        self.n_learners, self.batch_size = cast(int, n_learners), cast(int, batch_size)
         self.critic_learning_rate, self.critic_warmup = critic_learning_rate, critic_warmup
         self.learning_rates = checked_rates(learning_rates)
-        self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
+        self.n_epochs, self.target_kl = n_epochs, target_kl
         self.clip_range: float | Schedule = clip_range
         self.normalize_advantage = normalize_advantage
         self.inner, self.learn_lr_hidden = inner_rule(inner).detached(), learn_lr_hidden
@@ -143,9 +157,9 @@ class PPMO(SegmentedAlgorithm):
         self.share_features_extractor = share_features_extractor
         self.mixed_precision, self.pixel_statistics = mixed_precision, pixel_statistics
         task: Task | None = None
-        if not isinstance(env, gym.Env | VecEnv):
+        if env is not None and not isinstance(env, gym.Env | VecEnv):
             task = as_task(env)
-            env = task.make_vec_env(2 * n_learners, training=True)
+            env = task.make_vec_env(2 * (n_learners or MAX_LEARNERS), training=True)
         super().__init__(
             env,
             task=task,
@@ -166,6 +180,7 @@ class PPMO(SegmentedAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        self._complete_settings()
         self._check_settings()
         keep_freed_memory()
         assert self.seed is not None
@@ -197,8 +212,9 @@ class PPMO(SegmentedAlgorithm):
             self.max_grad_norm,
             critic=(self.policy.critic.parameters(), self.critic_learning_rate),
         )
+        self.policy.optimizer = self.loop.optimizer
         self.clip_schedule = FloatSchedule(self.clip_range)
-        if self.pixel_statistics and self.loop.is_image:
+        if self.pixel_statistics and self.loop.is_image and self.env is not None:
             self.measure_pixels(self.pixel_statistics)
         self.begin_segment(0)
 
@@ -213,15 +229,34 @@ class PPMO(SegmentedAlgorithm):
             )
         return k_min(int(self.action_space.n))
 
+    def _complete_settings(self) -> None:
+        """Turn NumPy's numbers into Python's, and give values to the settings that follow the env."""
+        settings = self.settings()
+        for name, value in settings.items():
+            if isinstance(value, np.generic):
+                setattr(self, name, value.item())
+        if settings["n_learners"] is None:
+            self.n_learners = _largest(MAX_LEARNERS, self.n_envs)
+        n = self.n_learners
+        if settings["batch_size"] is None and n in range(1, self.n_envs + 1) and self.n_envs % n == 0:
+            self.batch_size = n * _largest(1024 // n, self.n_steps * self.n_envs // n)
+
     def _check_settings(self) -> None:
         statistics.check(self._vec_normalize_env, self.observation_space)
-        rollout = self.n_steps * self.n_envs
-        for name in ("n_learners", "batch_size", "n_epochs", "n_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+        for name in ("n_learners", "n_steps", "n_epochs", "batch_size"):
+            value: Any = getattr(self, name)
+            if name == "batch_size" and value is None:
+                continue  # n_learners is at fault, which is said below
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise TaskDistillError(f"{name} must be an integer >= 1, but is {value!r}.")
         if self.k != "k_min" and (not isinstance(self.k, int) or self.k < 1):
             raise TaskDistillError(f'k must be an integer >= 1 or "k_min", but is {self.k!r}.')
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise TaskDistillError(f"seed must be an integer from 0 to 2**32 - 1, but is {self.seed!r}.")
+        for name in _FINITE:
+            if not _is_finite(getattr(self, name)):
+                raise TaskDistillError(f"{name} must be a finite number, but is {getattr(self, name)!r}.")
+        rollout = self.n_steps * self.n_envs
         if self.n_envs % self.n_learners:
             raise TaskDistillError(
                 f"The env has {self.n_envs} columns, which n_learners={self.n_learners} does not divide; "
@@ -233,16 +268,9 @@ class PPMO(SegmentedAlgorithm):
                 f"the rollout of n_steps x n_envs = {rollout} transitions."
             )
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: SB3's zip files hold pickled code.
-
-        Raises:
-            TaskDistillError: Always; it names what to use instead.
-        """
-        raise TaskDistillError(
-            "PPMO writes no SB3 zip files; keep the result with model.dataset().save(path), or the whole "
-            "run with model.save_checkpoint(path)."
-        )
+    def _check_schedules(self) -> None:
+        super()._check_schedules()
+        self.clip_schedule(1.0)
 
     # -- Algorithm 1 ----------------------------------------------------------------------------
 
@@ -335,3 +363,13 @@ class PPMO(SegmentedAlgorithm):
                 return False
             history["dataset_grad_norm"].append(self.loop.step(loss))
         return True
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a setting is a finite number, or a schedule that will say one."""
+    return callable(value) or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _largest(bound: int, number: int) -> int:
+    """Return the largest divisor of a number up to a bound."""
+    return max(d for d in range(1, max(1, bound) + 1) if number % d == 0)

@@ -24,6 +24,7 @@ from gym_taskdistill.distill import checkpoint, distributed, statistics, warm_st
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.policy import DistillationPolicy
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.tasks import Task, task_in
 from gym_taskdistill.tasks.spaces import as_batch, own_actions
 from gym_taskdistill.tasks.vec_env import flat_vec_env, own_spaces
@@ -56,13 +57,14 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
     policy: DistillationPolicy  # type: ignore[assignment]
     rollout_buffer: LearnerRolloutBuffer
 
-    def __init__(self, env: GymEnv, *, task: Task | None, seed: int | None, **settings: Any) -> None:
+    def __init__(self, env: GymEnv | None, *, task: Task | None, seed: int | None, **settings: Any) -> None:
         self.segment = 0
+        self._statistics: dict[str, Any] = {}  # those of an env that is yet to be set
         self.earlier_s = 0.0
         self._began: float | None = None
         super().__init__(
             DistillationPolicy,  # type: ignore[arg-type]
-            env,
+            env,  # type: ignore[arg-type]  # None until it is set, as for a loaded model
             seed=int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed,
             use_sde=False,
             sde_sample_freq=-1,
@@ -76,8 +78,8 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
             ),
             **settings,
         )
-        assert self.env is not None
-        self.task, self.own_spaces = task or task_in(self.env), own_spaces(self.env)
+        if self.env is not None:
+            self.task, self.own_spaces = task or task_in(self.env), own_spaces(self.env)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -112,7 +114,13 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
     # -- datasets -------------------------------------------------------------------------------
 
     def dataset(self) -> DistilledDataset:
-        """Return a snapshot of the dataset being distilled, with a card of what this object knows."""
+        """Return a snapshot of the dataset being distilled, with a card of what this object knows.
+
+        Raises:
+            TaskDistillError: The model was loaded without an env.
+        """
+        if self.env is None:
+            raise TaskDistillError("Only with an env does the model know its task: use set_env(env) first.")
         card = Card(
             **described(self.task, *self.own_spaces),
             learners=self.loop.learner_distribution.spec(),
@@ -134,6 +142,25 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
         warm_start.load(self.loop, dataset)
         statistics.thaw(dataset, self._vec_normalize_env)
 
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Set another env of the same spaces and number of envs; see SB3.
+
+        Raises:
+            TaskDistillError: It needs a `VecNormalize`, or has one that no dataset can freeze.
+        """
+        super().set_env(env, force_reset)
+        assert self.env is not None
+        self.task, self.own_spaces = task_in(self.env), own_spaces(self.env)
+        statistics.check(self._vec_normalize_env, self.observation_space)
+        statistics.load_state(self._vec_normalize_env, self._statistics)
+        self._statistics = {}
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed everything that is drawn while the model acts; see SB3."""
+        super().set_random_seed(seed)
+        if seed is not None:
+            self.loop.acting.manual_seed(seed)
+
     def measure_pixels(self, n_steps: int) -> None:
         """Let the policy standardise pixels by what random play shows.
 
@@ -148,19 +175,24 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
 
     def to_tensor(self, obs: Any) -> Tensor:
         """Move observations to the device; images stay bytes."""
-        dtype = torch.uint8 if self.loop.is_image else torch.float32
-        return torch.as_tensor(np.ascontiguousarray(obs), device=self.device, dtype=dtype)
+        return torch.as_tensor(np.ascontiguousarray(obs), device=self.device, dtype=self.loop.obs_dtype)
 
     # -- segments -------------------------------------------------------------------------------
 
     def begin_segment(self, segment: int) -> None:
         """Start a segment of the run: re-seed everything random and reset the envs."""
+        self._seed_segment(segment)
+        if self.env is not None and segment:
+            self._last_obs = self._reset_env()
+
+    def _seed_segment(self, segment: int) -> None:
+        """Seed a segment, and leave it to `learn` to reset the envs."""
         self.segment = segment
         assert self.seed is not None
         _, env_seed = self.loop.reseed(self.seed, segment)
+        self._last_obs = None
         if self.env is not None:
             self.env.seed(env_seed)
-            self._last_obs = None if segment == 0 else self._reset_env()
 
     def _reset_env(self) -> np.ndarray:
         assert self.env is not None
@@ -193,9 +225,8 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
         Raises:
             TaskDistillError: The file cannot be read or belongs to other settings.
         """
-        path = Path(path)
-        state = checkpoint.read(path)
-        with checkpoint.refusing_misfits(path):
+        state = checkpoint.read(Path(path))
+        with checkpoint.refusing_misfits(f'The checkpoint "{path}"'):
             self.load_state(state)
             segment = int(state["segment"])
         self.begin_segment(segment)
@@ -210,7 +241,7 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
             "n_updates": self._n_updates,
             "wall_clock_s": self.wall_clock_s,
             "episodes": [[float(e["r"]), int(e["l"])] for e in self.ep_info_buffer or ()],
-            "statistics": statistics.state(self.get_vec_normalize_env()),
+            "statistics": self._statistics or statistics.state(self.get_vec_normalize_env()),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -229,9 +260,16 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
         episodes = ({"r": r, "l": length} for r, length in state["episodes"])
         self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
         self.ep_success_buffer = deque(maxlen=self._stats_window_size)
-        statistics.load_state(self.get_vec_normalize_env(), state["statistics"])
+        if self.env is None:
+            self._statistics = dict(state["statistics"])
+        else:
+            statistics.load_state(self.get_vec_normalize_env(), state["statistics"])
 
     # -- the clock ------------------------------------------------------------------------------
+
+    def _check_schedules(self) -> None:
+        """Call every schedule once, so that one that fails does so before the first env step."""
+        self.loop.set_rates(1.0)
 
     @property
     def wall_clock_s(self) -> float:
@@ -252,6 +290,7 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
         Returns:
             This object.
         """
+        self._check_schedules()
         self._began = time.monotonic()
         try:
             return super().learn(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.type_aliases import Schedule
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
@@ -43,6 +44,9 @@ class Start:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
+            if isinstance(value, np.generic):
+                value = value.item()
+                object.__setattr__(self, f.name, value)
             if value is None and f.name == "obs_scale":
                 continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -74,7 +78,8 @@ def checked_rates(rates: LearningRates | None) -> dict[str, float | Schedule | N
         TaskDistillError: A name is unknown.
     """
     _refuse_unknown(rates or {}, OWN_RATES, "learning_rates")
-    return {name: (rates or {}).get(name) for name in OWN_RATES}
+    given = {name: (rates or {}).get(name) for name in OWN_RATES}
+    return {name: rate.item() if isinstance(rate, np.generic) else rate for name, rate in given.items()}
 
 
 def _refuse_unknown(given: Any, known: Any, where: str) -> None:

@@ -172,8 +172,15 @@ def state(normalizer: VecNormalize | None) -> dict[str, Any]:
 
 
 def load_state(normalizer: VecNormalize | None, saved: dict[str, Any]) -> None:
-    """Restore what `state` returned."""
+    """Restore what `state` returned.
+
+    Raises:
+        TaskDistillError: There is nothing that normalises so.
+    """
     moments = moments_of(normalizer)
     for name, (mean, var, count) in saved.items():
+        if name not in moments:
+            what = "rewards" if name == "ret_rms" else "observations"
+            raise TaskDistillError(f"It was saved with normalised {what}: wrap the env in VecNormalize too.")
         rms = moments[name]
         rms.mean, rms.var, rms.count = mean.cpu().numpy(), var.cpu().numpy(), count

@@ -882,12 +882,6 @@ def test_learning_on_needs_no_new_object() -> None:
     assert model.dataset().card.num_timesteps == 2 * ROLLOUT
 
 
-def test_sb3_zip_files_are_refused(tmp_path: Any) -> None:
-    with pytest.raises(TaskDistillError, match="save_checkpoint"):
-        small().save(tmp_path / "model.zip")
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_critic_may_warm_up_first() -> None:
     model = small(critic_warmup=2 * ROLLOUT)
     start, critic = model.dataset(), [p.detach().clone() for p in model.policy.critic.parameters()]
