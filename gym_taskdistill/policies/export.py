@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.learners.module_stack import split_head
 from gym_taskdistill.machine import single_precision
 from gym_taskdistill.policies.trained import TrainedLearners
@@ -117,9 +118,9 @@ def ppo(
     ]
     _check_sb3_knows(*shown)
     network = _ending_in_a_linear_layer(nn.Sequential(*_seen(dataset, trained, index)), dataset)
-    settings = dict(ppo_kwargs)
+    settings, given = _checked_kwargs(ppo_kwargs)
     policy_kwargs = {
-        **settings.pop("policy_kwargs", {}),
+        **given,
         "features_extractor_class": LearnerFeatures,
         "features_extractor_kwargs": {"network": network, "own_space": own[0]},
         "share_features_extractor": False,
@@ -166,3 +167,38 @@ def _check_sb3_knows(observation_space: spaces.Space[Any], action_space: spaces.
             f"SB3 has no policy for observations of {type(observation_space).__name__} with actions of "
             f"{action_space}; give it flat ones: policy.to_sb3(policy.dataset.task.make_vec_env(8))."
         )
+
+
+#: What the learner itself says of SB3's policy.
+_OWN_POLICY_KWARGS = (
+    "features_extractor_class",
+    "features_extractor_kwargs",
+    "share_features_extractor",
+    "normalize_images",
+    "net_arch",
+    "ortho_init",
+    "log_std_init",
+)
+
+
+def _checked_kwargs(ppo_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split PPO's arguments from its policy's, and refuse what the learner decides itself.
+
+    Raises:
+        TaskDistillError: An argument is unknown, the learner's own, or state-dependent exploration.
+    """
+    known = [name for name in inspect.signature(PPO).parameters if name not in ("policy", "env")]
+    for name in ppo_kwargs:
+        if name not in known or name == "_init_setup_model":
+            raise TaskDistillError(f'SB3\'s PPO takes no argument "{name}" here.{did_you_mean(name, known)}')
+    if ppo_kwargs.get("use_sde"):
+        raise TaskDistillError(
+            "An agent explores with the same noise in every state, which state-dependent exploration cannot "
+            "start with; use use_sde=False."
+        )
+    settings = dict(ppo_kwargs)
+    policy_kwargs = dict(settings.pop("policy_kwargs", None) or {})
+    for name in _OWN_POLICY_KWARGS:
+        if name in policy_kwargs:
+            raise TaskDistillError(f"policy_kwargs cannot have {name}: the learner's network decides it.")
+    return settings, policy_kwargs

@@ -238,13 +238,15 @@ class DistilledPolicy:
         Args:
             env: The dataset's env, or a vector env of it, with raw observations.
             index: Which member of an ensemble.
-            **ppo_kwargs: Arguments of SB3's PPO, such as ``learning_rate``.
+            **ppo_kwargs: Arguments of SB3's PPO, such as ``learning_rate``; but not what the learner decides:
+                its layers in ``policy_kwargs``, and ``use_sde``, which would act otherwise at once.
 
         Returns:
             The model; before `learn` it acts as the learner does.
 
         Raises:
             DatasetError: The env is not the dataset's; of a vector env only the spaces are compared.
+            TaskDistillError: An argument is unknown, or cannot be given.
 
         >>> import gymnasium as gym
         >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from gym_taskdistill import DistilledPolicy
-from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.tasks.task import Task
 
 
@@ -76,3 +77,26 @@ def test_a_wrong_env_is_refused() -> None:
     hopper = DistilledPolicy.from_zoo("Hopper-v4", seed=0)
     with pytest.raises(DatasetError, match="Hopper-v5"):  # of the same spaces
         hopper.to_sb3(gym.make("Hopper-v5"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"use_sde": True}, "use_sde=False"),
+        ({"policy_kwargs": {"net_arch": [32]}}, "cannot have net_arch"),
+        ({"policy_kwargs": {"log_std_init": -2}}, "cannot have log_std_init"),
+        ({"policy": "CnnPolicy"}, 'no argument "policy"'),
+        ({"learning_rte": 1}, 'Did you mean "learning_rate"'),
+    ],
+)
+def test_arguments_that_the_learner_decides_are_refused(kwargs: dict[str, Any], message: str) -> None:
+    policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+    with pytest.raises(TaskDistillError, match=message):
+        policy.to_sb3(gym.make("CartPoleND-v0", n=2), device="cpu", **kwargs)
+
+
+def test_other_arguments_of_the_policy_reach_sb3() -> None:
+    policy, env = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0), gym.make("CartPoleND-v0", n=2)
+    policy.to_sb3(env, device="cpu", policy_kwargs=None)
+    model = policy.to_sb3(env, device="cpu", policy_kwargs={"optimizer_class": torch.optim.SGD})
+    assert isinstance(model.policy.optimizer, torch.optim.SGD)
