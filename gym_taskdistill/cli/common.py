@@ -18,6 +18,7 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.progress import progress
 from gym_taskdistill.schema import yaml_value
+from gym_taskdistill.trust import allow
 
 __all__ = [
     "dataset_path",
@@ -29,6 +30,7 @@ __all__ = [
     "progress",
     "run_command",
     "trust",
+    "trust_env",
 ]
 
 
@@ -110,6 +112,13 @@ def trust(imports: Callable[[], object]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     imports()
+
+
+def trust_env(env_id: str) -> None:
+    """Let the module before the colon of an env's id be imported; see `trust`."""
+    module, colon, _ = env_id.partition(":")
+    if colon:
+        trust(lambda: allow(module))
 
 
 def dataset_path(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> Path:

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import tyro
 
-from gym_taskdistill.cli.common import key_values, load_dataset, run_command, trust
+from gym_taskdistill.cli.common import key_values, load_dataset, run_command, trust, trust_env
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
 from gym_taskdistill.learners import learner_distribution
@@ -54,7 +54,8 @@ class EnjoyArgs:
     package.module:function; by default the dataset's own."""
 
     trust: bool = False
-    """Import the function that the dataset's card names, if it makes its learners; that runs its code."""
+    """Import what the dataset's card names: a module of environments, a function that makes learners. That runs
+    their code."""
 
     episodes: int = 3
     """Number of episodes."""
@@ -106,6 +107,8 @@ def _play_all(args: EnjoyArgs, env_arg: EnvArg | None) -> None:
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     if args.trust or ":" in (args.learners or ""):
         trust(lambda: learner_distribution(args.learners or dataset.card.learners, trust=True))
+    if args.trust:
+        trust_env(dataset.card.env_id)
     policy = DistilledPolicy(dataset, args.learners, seed)
     task = dataset.task if env_arg is None else as_task(env_arg)
     mode = "human" if args.record is None else "rgb_array"

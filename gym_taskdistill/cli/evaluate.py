@@ -17,6 +17,7 @@ from gym_taskdistill.cli.common import (
     progress,
     run_command,
     trust,
+    trust_env,
 )
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
@@ -58,7 +59,8 @@ class EvaluateArgs:
     over."""
 
     trust: bool = False
-    """Import the function that the dataset's card names, if it makes its learners; that runs its code."""
+    """Import what the dataset's card names: a module of environments, a function that makes learners. That runs
+    their code."""
 
     deterministic: bool = False
     """Take the most likely action instead of sampling."""
@@ -87,6 +89,10 @@ def evaluate_command(args: EvaluateArgs) -> None:
     use_threads(args.n_threads)
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)
+    if args.env_id is not None:
+        trust_env(args.env_id)  # the user's own word
+    if args.trust:
+        trust_env(dataset.card.env_id)
     task = None if args.env_id is None else Task(args.env_id, dataset.card.env_kwargs)
     if task is not None and args.record:
         raise TaskDistillError(

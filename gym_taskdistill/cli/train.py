@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from gym_taskdistill import zoo
-from gym_taskdistill.cli.common import key_values, print_scores, run_command, trust
+from gym_taskdistill.cli.common import key_values, print_scores, run_command, trust, trust_env
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import load
@@ -56,7 +56,8 @@ class TrainArgs:
     """A dataset file or zoo entry from which the first stage starts, in place of random rows."""
 
     trust: bool = False
-    """Import the functions that make the recipe's learners, which runs their code."""
+    """Run the code that the recipe names: a module of environments, functions that make learners, and experts
+    that SB3 saved."""
 
     device: str = "auto"
     """Torch device: auto, cpu or cuda."""
@@ -96,6 +97,8 @@ def _run(args: TrainArgs) -> Run:
     changes = key_values(args.set, "--set")
     if args.total_timesteps is not None:
         changes["total_timesteps"] = args.total_timesteps
+    if not args.recipe.partition(":")[0].endswith((".yaml", ".yml")):
+        trust_env(args.recipe)  # the user's own word
     recipe = load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), changes)
     if args.trust:
         trust(recipe.trust)

@@ -18,7 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from gym_taskdistill import zoo
+from gym_taskdistill import trust, zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.lookahead import FROM_RAM, snapshots
 from gym_taskdistill.errors import TaskDistillError
@@ -169,14 +169,14 @@ def load_expert(name: str, action_space: spaces.Space[Any]) -> tuple[Expert, Tas
 
     Args:
         name: A dataset file, a zoo entry, or a model that SB3 saved, with its class: ``ppo:model.zip``. SB3's
-            files hold pickled code: load only your own. ``action:11`` is `one_action`.
+            files hold pickled code: they need `trust.allow`. ``action:11`` is `one_action`.
         action_space: The action space of the task that is to be distilled.
 
     Returns:
         The expert, and the task that it was distilled for where that is known.
 
     Raises:
-        TaskDistillError: There is no such dataset, model or action.
+        TaskDistillError: There is no such dataset, model or action, or the model is not trusted.
     """
     kind, colon, path = name.partition(":")
     if kind == "action" and path.isdecimal():
@@ -187,6 +187,7 @@ def load_expert(name: str, action_space: spaces.Space[Any]) -> tuple[Expert, Tas
             raise TaskDistillError(
                 f'There is no SB3 model "{name}"; write its class and its file, such as ppo:model.zip.'
             )
+        trust.check(name, f'The expert "{name}"')  # SB3's files hold pickled code
         return as_expert(algorithm.load(path, device="cpu")), None
     dataset = DistilledDataset.load(zoo.resolve(name))
     policy = DistilledPolicy(dataset, seed=EXPERT_SEED).ensemble(EXPERT_LEARNERS)

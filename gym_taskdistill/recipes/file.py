@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gym_taskdistill import trust
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.paths import data_root
 from gym_taskdistill.recipes.changes import Changes
@@ -278,6 +279,8 @@ def _unknown_task(
     name: str, env_kwargs: dict[str, Any], known: Sequence[RecipeFile]
 ) -> tuple[Task, str | None]:
     """Return a task that no recipe names, if there is such an env."""
+    if ":" in name:
+        trust.check(name.partition(":")[0], f'The env "{name}"')
     for env_id, kwargs, variant in _readings(name):
         task = Task(env_id, {**kwargs, **env_kwargs})
         try:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from gym_taskdistill import trust
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes.settings import EvaluationPlan
@@ -78,11 +79,18 @@ class Recipe(Schema):
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.sources()))
 
     def trust(self) -> None:
-        """Import the functions that make the learners of its stages; see `learner_distribution`.
+        """Run the code that the recipe names, now or later in this process.
+
+        That is the module of its env, experts that SB3 pickled, and the functions that make the learners of
+        its stages; see `learner_distribution`.
 
         Raises:
-            TaskDistillError: One of them cannot be imported.
+            TaskDistillError: One of the functions cannot be imported.
         """
+        module, colon, _ = self.env_id.rpartition(":")
+        experts = [str(getattr(stage, "expert", "")) for stage in self.stages]
+        for name in [*([module] if colon else []), *(name for name in experts if name.endswith(".zip"))]:
+            trust.allow(name)
         for stage in self.stages:
             for spec in (getattr(stage, name, None) for name in ("learners", "critic")):
                 if spec is not None:

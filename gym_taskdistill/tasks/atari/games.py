@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from gym_taskdistill import trust
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 
 #: What an agent may see of a game.
@@ -48,8 +49,11 @@ def registered(env_id: str) -> EnvSpec:
     """Find the registration of an env, with ale_py's games among the ids.
 
     Raises:
-        TaskDistillError: No env has this id, or its module cannot be imported.
+        TaskDistillError: No env has this id, or its module cannot be imported, or may not be.
     """
+    module, colon, _ = env_id.rpartition(":")
+    if colon:
+        trust.check(module, f'The env "{env_id}"')
     try:
         with warnings.catch_warnings():
             # Who names a version means it: the paper's tasks are in v4.
