@@ -5,9 +5,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Characters of a message; of a longer one, the beginning and the end are kept.
+MAX_MESSAGE = 600
+
 
 class TaskDistillError(Exception):
-    """Base class of every error that gym-taskdistill raises on purpose."""
+    r"""Base class of every error that gym-taskdistill raises on purpose.
+
+    Its message is safe to print, whatever data it quotes: of a few hundred characters, none of which a
+    terminal would obey.
+
+    >>> print(TaskDistillError("\x1b[31mred"))
+    \x1b[31mred
+    """
+
+    def __init__(self, message: str = "") -> None:
+        if len(message) > MAX_MESSAGE:
+            half = MAX_MESSAGE // 2 - 2
+            message = f"{message[:half]} … {message[-half:]}"
+        super().__init__("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message))
 
 
 class DatasetError(TaskDistillError, ValueError):

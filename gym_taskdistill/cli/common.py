@@ -54,13 +54,17 @@ def run_command(arguments: Any, command: Callable[[Any], None], argv: Sequence[s
     except TaskDistillError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         # Python would flush again when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except OSError as error:  # the disk is full, a folder was deleted, …
+        reason = str(TaskDistillError(f"{error.filename or 'A file'}: {error.strerror or error}."))
+        print(f"error: {reason}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 @contextmanager

@@ -54,8 +54,8 @@ class EnjoyArgs:
     package.module:function; by default the dataset's own."""
 
     trust: bool = False
-    """Import what the dataset's card names: a module of environments, a function that makes learners. That runs
-    their code."""
+    """Import what the dataset's card names, a module of environments or a function that makes learners; that
+    runs their code."""
 
     episodes: int = 3
     """Number of episodes."""
@@ -239,7 +239,13 @@ def _video_writer(path: Path, size: tuple[int, int], fps: int) -> Generator[None
         )
         options = {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-filter_complex", palette]}
     writer: Generator[None, Any, None] = _import_ffmpeg().write_frames(
-        str(path), size, fps=fps, macro_block_size=1, ffmpeg_log_level="error", **options
+        # Of "12:30.gif" ffmpeg would take the part before the colon for a protocol.
+        str(path.absolute()),
+        size,
+        fps=fps,
+        macro_block_size=1,
+        ffmpeg_log_level="error",
+        **options,
     )
     return writer
 

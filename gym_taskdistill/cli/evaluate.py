@@ -59,8 +59,8 @@ class EvaluateArgs:
     over."""
 
     trust: bool = False
-    """Import what the dataset's card names: a module of environments, a function that makes learners. That runs
-    their code."""
+    """Import what the dataset's card names, a module of environments or a function that makes learners; that
+    runs their code."""
 
     deterministic: bool = False
     """Take the most likely action instead of sampling."""
@@ -86,6 +86,8 @@ class EvaluateArgs:
 
 def evaluate_command(args: EvaluateArgs) -> None:
     """Run the command."""
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        raise TaskDistillError(f'"{args.json}" cannot be written: there is no folder "{args.json.parent}".')
     use_threads(args.n_threads)
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)

@@ -14,6 +14,7 @@ from gym_taskdistill.dataset.plain import as_dict, as_float, as_int, as_plain, o
 from gym_taskdistill.dataset.score import Score, digits
 from gym_taskdistill.dataset.spaces import as_space_dict, is_image, space_to_dict
 from gym_taskdistill.errors import DatasetError, TaskDistillError
+from gym_taskdistill.learners.limits import check_description
 from gym_taskdistill.schema import Schema, Seconds
 from gym_taskdistill.tasks.spaces import flat_observation_space
 from gym_taskdistill.tasks.task import Task
@@ -114,6 +115,15 @@ class Card(Schema):
             named = isinstance(entry_point, str) and re.fullmatch(r"[\w.]+:\w+", entry_point)
             if not named or not isinstance(kwargs, dict) or len(wrapper) != 2:
                 raise ValueError('must each have an entry_point "module:Class" and kwargs')
+        return value
+
+    @field_validator("learners")
+    @classmethod
+    def _is_bounded(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            check_description(value)
+        except ValueError as error:
+            raise DatasetError(f"card.learners: {error}") from None
         return value
 
     @field_validator("versions")

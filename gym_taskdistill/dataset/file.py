@@ -29,6 +29,9 @@ from gym_taskdistill.files import canonical, write_all
 
 FORMAT = "gym-taskdistill"
 
+MAX_DOCUMENT = 2**20
+"""Characters of a document; a thousand agents' scores are some ten thousand."""
+
 VERSION = 2
 """Version of the file format that this library writes, and the newest it can read."""
 
@@ -100,9 +103,14 @@ def write_file(
         path = path.with_name(path.name + ".safetensors")
     if not path.parent.is_dir():
         raise DatasetError(f"Cannot save to {path}: create the folder {path.parent} first.")
+    text = canonical(document)
+    if len(text) > MAX_DOCUMENT:
+        raise DatasetError(
+            f"Cannot save to {path}: of the card's {len(text):,} characters only {MAX_DOCUMENT:,} are read."
+        )
     on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
     files = {
-        path: safetensors.torch.save(on_cpu, {FORMAT: canonical(document)}),
+        path: safetensors.torch.save(on_cpu, {FORMAT: text}),
         path.with_suffix(".json"): readable(document).encode("utf-8", "backslashreplace"),
     }
     try:
@@ -168,8 +176,10 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Ten
             found = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DatasetError(
-            f"{path} is not a safetensors file, or is damaged or truncated ({error})."
+            f"{path} is not a safetensors file, or is damaged or truncated ({str(error)[:200]})."
         ) from None
+    if text is not None and len(text) > MAX_DOCUMENT:
+        raise DatasetError(f"{path} has a card of {len(text):,} characters; {MAX_DOCUMENT:,} are read.")
     if text is None:
         raise DatasetError(f"{path} is a safetensors file, but not a {FORMAT} dataset.")
     damaged = DatasetError(f"{path} is damaged: its metadata is not valid; fetch it again.")

@@ -170,6 +170,7 @@ def _check_box(space: Mapping[str, Any], where: str) -> None:
     # NumPy would read whole programs of types from a text.
     if dtype not in _DTYPES:
         raise DatasetError(f"{where}.dtype is {shown(dtype)}, which is no NumPy type of numbers.")
+    _check_bounds(space, where)
 
 
 def _check_parts(parts: Any, named: bool, where: str) -> None:
@@ -199,6 +200,29 @@ def _integers(value: Any, where: str, minimum: int | None = None) -> np.ndarray:
 def _check_size(size: int, where: str) -> None:
     if size > MAX_SIZE:
         raise DatasetError(f"{where} holds {size} numbers, but at most {MAX_SIZE} are read.")
+
+
+def _check_bounds(space: Mapping[str, Any], where: str) -> None:
+    """Refuse bounds of a Box that are no numbers, of another shape, or the wrong way round; None is no bound.
+
+    Raises:
+        DatasetError: If they are.
+    """
+    ends = {}
+    for name, unbounded in (("low", -math.inf), ("high", math.inf)):
+        bound = space.get(name)
+        try:
+            end = np.array(unbounded if bound is None else bound, dtype=object)
+        except ValueError:  # lists of several lengths
+            end = np.array("")
+        flat = [unbounded if value is None else value for value in end.flatten().tolist()]
+        if not all(isinstance(value, int | float) and not math.isnan(value) for value in flat):
+            raise DatasetError(f"{where}.{name} must hold numbers, or null for no bound.")
+        if bound is not None and end.shape != tuple(space["shape"]):
+            raise DatasetError(f"{where}.{name} has shape {end.shape}, but must be {tuple(space['shape'])}.")
+        ends[name] = np.array(flat, dtype=float)
+    if (ends["low"] > ends["high"]).any():
+        raise DatasetError(f"{where}.low is above {where}.high.")
 
 
 def _bound_to_list(bound: Any) -> Any:

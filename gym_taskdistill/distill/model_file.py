@@ -22,7 +22,7 @@ from gym_taskdistill.distill import checkpoint
 from gym_taskdistill.distill.start import Start
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import read_bytes, replacing
-from gym_taskdistill.inner.rules import InnerSGD
+from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import LearnerDistribution, learner_distribution
 
 #: What SB3 writes and reads: a path, or a file that is open in binary mode.
@@ -182,7 +182,7 @@ def _plain(value: Any, name: str) -> Any:
             except TaskDistillError:
                 known = False
             return spec if known else {"lost": "object"}
-        case InnerSGD():
+        case InnerRule():
             return value.to_dict()
         case Start():
             return asdict(value)

@@ -86,6 +86,7 @@ class OuterLoop(nn.Module):
         self.generator, self.acting = generator, torch.Generator(generator.device)
         self.n_outputs, self.head = n_outputs(action_space), head(action_space)
         self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
+        learners.max_parameters(self.obs_shape, self.n_outputs)  # refuses giants
         self.is_image = is_image(space_to_dict(observation_space))
         self.mixed_precision, self.trunk = mixed_precision, encoder_layers
         self.view = ObservationView(images=self.is_image)

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.learners import Learners
+from gym_taskdistill.schema import shown
 
 #: A range in words, and whether a number lies in it.
 Range = tuple[str, Callable[[float], bool]]
@@ -41,7 +42,7 @@ class InnerRule(ABC):
                 continue  # learned, as its logarithm; to look would wait for the device
             if not _is_number(value) or not fits(value):
                 raise TaskDistillError(
-                    f"The inner rule's {name} must be a number {described}, but is {value!r}."
+                    f"The inner rule's {name} must be a number {described}, but is {shown(value)}."
                 )
             object.__setattr__(self, name, float(value))
 

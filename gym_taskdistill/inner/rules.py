@@ -23,6 +23,7 @@ from gym_taskdistill.inner.ridge import Ridge
 from gym_taskdistill.inner.rule import InnerRule, Range
 from gym_taskdistill.learners import Learners, LearnerStack
 from gym_taskdistill.learners.layers import Linear
+from gym_taskdistill.schema import shown
 
 __all__ = ["INNER_RULES", "InnerRule", "InnerSGD", "Ridge", "inner_rule"]
 
@@ -76,7 +77,7 @@ class InnerSGD(InnerRule):
         steps: Any = self.steps
         if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or not 1 <= steps <= MAX_STEPS:
             raise TaskDistillError(
-                f"The inner rule's steps must be an integer from 1 to {MAX_STEPS}, but is {steps!r}."
+                f"The inner rule's steps must be an integer from 1 to {MAX_STEPS}, but is {shown(steps)}."
             )
         object.__setattr__(self, "steps", int(steps))
         super().__post_init__()

@@ -15,6 +15,7 @@ from gym_taskdistill.learners.activations import ACTIVATIONS
 from gym_taskdistill.learners.inits import INIT_LAWS, draw_bias
 from gym_taskdistill.learners.layers import Layer
 from gym_taskdistill.learners.learners import Learners, LearnerStack, Stack
+from gym_taskdistill.learners.limits import n_parameters
 
 
 class LearnerDistribution(ABC):
@@ -63,6 +64,18 @@ class LearnerDistribution(ABC):
         Raises:
             TaskDistillError: No learner can be drawn for such observations.
         """
+
+    def max_parameters(self, obs_shape: Sequence[int], n_outputs: int) -> int:
+        """Return the most parameters that a learner may have; 0 where only drawing one would tell.
+
+        Raises:
+            TaskDistillError: They are more than any machine should be asked for.
+        """
+        try:
+            layers = self.layers(obs_shape, n_outputs)
+        except TaskDistillError:
+            return 0
+        return n_parameters(layers)
 
     def spec(self) -> dict[str, Any]:
         """Describe the distribution as plain data, for recipes and cards."""
@@ -183,6 +196,10 @@ class Mixture(LearnerDistribution):
         """Return the members' common architecture; see the base class."""
         architectures = {member.layers(obs_shape, n_outputs) for member in self.members}
         return architectures.pop() if len(architectures) == 1 else super().layers(obs_shape, n_outputs)
+
+    def max_parameters(self, obs_shape: Sequence[int], n_outputs: int) -> int:
+        """Return the most of any member; see the base class."""
+        return max(member.max_parameters(obs_shape, n_outputs) for member in self.members)
 
     def spec(self) -> dict[str, Any]:
         """Describe the mixture as plain data."""

@@ -14,6 +14,7 @@ from gym_taskdistill.learners.distributions import LearnerDistribution, check_na
 from gym_taskdistill.learners.inits import gains
 from gym_taskdistill.learners.layers import Layer, Linear
 from gym_taskdistill.learners.learners import Learners, LearnerStack
+from gym_taskdistill.learners.limits import n_parameters
 
 #: Learners whose widths round up to the same multiple share a stack: padding is cheap, small stacks are not.
 WIDTH_BUCKET = 64
@@ -76,6 +77,11 @@ class MLP(LearnerDistribution):
         if low_w != high_w or low_d != high_d:
             return super().layers(obs_shape, n_outputs)
         return self._layers(obs_shape, n_outputs, low_w, low_d)
+
+    def max_parameters(self, obs_shape: Sequence[int], n_outputs: int) -> int:
+        """Return those of the widest and deepest; see the base class."""
+        (_, width), (_, depth) = self._ranges()
+        return n_parameters(self._layers(obs_shape, n_outputs, width, depth))
 
     def sample(
         self,

@@ -99,6 +99,11 @@ class ModuleFamily(LearnerDistribution):
         """Draw one network, so that what is wrong with the function shows before work begins."""
         self.sample(1, obs_shape, 2, torch.Generator().manual_seed(0))
 
+    def max_parameters(self, obs_shape: Sequence[int], n_outputs: int) -> int:
+        """Return those of one network; see the base class."""
+        module, _ = self._fresh(0, probe_of(obs_shape, torch.device("cpu")), n_outputs)
+        return sum(parameter.numel() for parameter in module.parameters())
+
     def trusted(self) -> ModuleFamily:
         """Return the family with its function imported, which runs the code of its module.
 

@@ -8,8 +8,10 @@ from typing import Any
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.learners.cnn import CNN
 from gym_taskdistill.learners.distributions import LearnerDistribution, Mixture
+from gym_taskdistill.learners.limits import check_description
 from gym_taskdistill.learners.mlp import MLP
 from gym_taskdistill.learners.module import Factory, ModuleFamily
+from gym_taskdistill.safe_yaml import shortened
 
 #: The paper's Λ for cart-pole and MuJoCo: 64-64 tanh, orthogonal √2, last layer 0.01.
 ALPHA_C = MLP()
@@ -106,7 +108,7 @@ def _built(spec: LearnersArg) -> LearnerDistribution:
     if isinstance(spec, str) and ":" not in spec:
         if spec not in NAMED_LEARNERS:
             raise TaskDistillError(
-                f'There are no learners named "{spec}"; known are {", ".join(NAMED_LEARNERS)}.'
+                f'There are no learners named "{shortened(spec)}"; known are {", ".join(NAMED_LEARNERS)}.'
                 f"{did_you_mean(spec, NAMED_LEARNERS)}"
             )
         return NAMED_LEARNERS[spec]
@@ -116,10 +118,11 @@ def _built(spec: LearnersArg) -> LearnerDistribution:
     family = settings.pop("family", None)
     if not isinstance(family, str) or family not in _FAMILIES:
         raise TaskDistillError(
-            f'The learner family "{family}" is unknown; known are {", ".join(_FAMILIES)}. '
+            f'The learner family "{shortened(str(family))}" is unknown; known are {", ".join(_FAMILIES)}. '
             "Register your own with register_family, or pass learners=."
         )
     try:
+        check_description(spec)
         if family == "mixture" and "members" in settings:
             settings["members"] = tuple(_built(m) for m in settings["members"])
         return _FAMILIES[family](**settings)

@@ -27,6 +27,10 @@ MAX_COLUMNS = {True: 10_000, False: 64}
 #: Steps after which an episode is cut off where the environment has no time limit.
 STEP_CAP = 10_000
 
+
+#: Bytes of the parameters of agents that play side by side; their training takes a few times as much.
+MAX_BYTES = 2**30
+
 #: Called with the number of finished episodes.
 Progress = Callable[[int], object]
 
@@ -146,8 +150,12 @@ def evaluate(
         else learner_distribution(learners, trust=True)  # by the caller himself, not by a file
     )
     generator = torch.Generator(dataset.x.device).manual_seed(seed)
+    parameters = distribution.max_parameters(dataset.obs_shape, dataset.n_outputs)
     agents_at_once, envs_per_agent = _tiles(
-        n_agents, n_episodes, MAX_COLUMNS[task.is_vectorised and not dataset.has_images]
+        n_agents,
+        n_episodes,
+        max_columns=MAX_COLUMNS[task.is_vectorised and not dataset.has_images],
+        max_agents=max(1, MAX_BYTES // (4 * parameters + 1)),
     )
     returns = np.zeros((n_agents, n_episodes))
     lengths = np.zeros((n_agents, n_episodes), dtype=np.int64)
@@ -215,10 +223,10 @@ def _play(
     return returns.reshape(n_agents, -1), lengths.reshape(n_agents, -1)
 
 
-def _tiles(n_agents: int, n_episodes: int, max_columns: int) -> tuple[int, int]:
-    """Return how many agents play at once, and each in how many envs, so that columns suffice."""
+def _tiles(n_agents: int, n_episodes: int, max_columns: int, max_agents: int) -> tuple[int, int]:
+    """Return how many agents play at once, and each in how many envs, within what a machine holds."""
     envs_per_agent = _largest_divisor(n_episodes, max(1, max_columns // n_agents))
-    return min(n_agents, max(1, max_columns // envs_per_agent)), envs_per_agent
+    return min(n_agents, max_agents, max(1, max_columns // envs_per_agent)), envs_per_agent
 
 
 def _largest_divisor(number: int, bound: int) -> int:

@@ -157,9 +157,11 @@ def train_fresh_learners(
 
     Raises:
         DatasetError: The learners do not fit the dataset's encoder.
+        TaskDistillError: A learner has more parameters than any machine should be asked for.
     """
     distribution = learners or learner_distribution(dataset.card.learners)
     n_layers = dataset.encoder_layers
+    distribution.max_parameters(dataset.obs_shape, dataset.n_outputs)  # refuses giants
     fresh = distribution.sample(
         n_learners, dataset.obs_shape, dataset.n_outputs, generator, slice(n_layers, None)
     )

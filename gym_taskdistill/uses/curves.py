@@ -13,7 +13,7 @@ from gym_taskdistill.dataset.card import bare_id
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.recipes.run import Run
 from gym_taskdistill.tasks import Task
-from gym_taskdistill.uses.figures import CART_POLES, FAINT, PathArg, new_figure, save
+from gym_taskdistill.uses.figures import CART_POLES, FAINT, PathArg, new_figure, plain_text, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def plot_learning_curves(run_folders: Iterable[PathArg], path: PathArg | None = 
         steps, mean, std, worst = history
         # There are ten colours; the eleventh run is told apart by its dashes.
         colour, dashes = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
-        axes.plot(steps, mean, marker=".", label=label, color=colour, linestyle=dashes)
+        axes.plot(steps, mean, marker=".", label=plain_text(label), color=colour, linestyle=dashes)
         # No agent was worse than the worst or better than the task allows, whatever the deviation says.
         lower, upper = np.maximum(mean - std, worst), np.minimum(mean + std, _best_return(run))
         axes.fill_between(steps, lower, upper, color=colour, alpha=0.18, linewidth=0)

@@ -43,6 +43,15 @@ def checked_suffix(path: Path, suffixes: Sequence[str], what: str) -> None:
         raise TaskDistillError(f'{what} is saved as {", ".join(suffixes)}, not as "{path.name}".')
 
 
+def plain_text(text: str) -> str:
+    r"""Return text that matplotlib draws as it is, without taking dollars for formulas.
+
+    >>> print(plain_text("$x"))
+    \$x
+    """
+    return text.replace("$", r"\$")
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of this size in inches."""
     try:

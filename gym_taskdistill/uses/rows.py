@@ -13,7 +13,7 @@ from gym_taskdistill.dataset.card import bare_id
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.envs.cartpole_dynamics import THETA_LIMIT
 from gym_taskdistill.envs.rendering import AXIS_COLOURS
-from gym_taskdistill.uses.figures import CART_POLES, FAINT, INK, MARK, PathArg, new_figure, save
+from gym_taskdistill.uses.figures import CART_POLES, FAINT, INK, MARK, PathArg, new_figure, plain_text, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -218,7 +218,7 @@ def _plot_columns(
         bars = figure.add_subplot(grid[n_lines, column])
         _draw_label(bars, labels[column], names, colours, _label_heading(dataset))
         bars.tick_params(labelleft=column == 0)
-    figure.suptitle(f"{dataset.card.task}, distilled to {dataset.k} rows", fontweight="bold")
+    figure.suptitle(f"{plain_text(dataset.card.task)}, distilled to {dataset.k} rows", fontweight="bold")
     if remark:
         figure.supxlabel(remark, fontsize=8, color="#666666")
     return figure
@@ -260,7 +260,7 @@ def _plot_heat_map(dataset: DistilledDataset) -> Figure:
     left.set_xlabel("feature")
     left.set_ylabel("row")
     right.tick_params(labelleft=False)
-    figure.suptitle(f"{dataset.card.task}, distilled to {dataset.k} rows", fontweight="bold")
+    figure.suptitle(f"{plain_text(dataset.card.task)}, distilled to {dataset.k} rows", fontweight="bold")
     return figure
 
 

@@ -29,6 +29,10 @@ __all__ = ["ZooEntry", "ZooWarning", "add", "entries", "entry_name", "find", "lo
 RUN_FILES = (DATASET_FILE, "best.safetensors")
 
 
+#: Characters of a path; systems raise errors of their own for names that are too long.
+MAX_PATH = 1000
+
+
 class ZooWarning(UserWarning):
     """Says that an entry is damaged and was left out."""
 
@@ -135,6 +139,8 @@ def resolve(name: str, variant: str | None = None, **env_kwargs: Any) -> Path:
         ZooError: It is no file, and no entry or more than one fits.
         DatasetError: A file or folder is named that has no dataset.
     """
+    if len(name) > MAX_PATH:
+        raise ZooError(f"There is no dataset of a name of {len(name)} characters.")
     path = Path(name)
     if path.is_dir():
         for file in RUN_FILES:
