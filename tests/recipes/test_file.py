@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gymnasium import spaces
+from random_env import RandomEnv
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.recipes.file import RecipeFile, check, files, load, load_source, recipes
@@ -78,6 +82,14 @@ def test_an_unknown_task_gets_settings_by_its_spaces() -> None:
     assert check(breakout).encoder_layers == 4
     with pytest.raises(RecipeError, match='no variant "one-step"'):
         load("ALE/Breakout-v5/one-step")
+
+
+@pytest.mark.parametrize(("side", "layers"), [(48, 4), (16, 0)])
+def test_images_whose_channels_come_last_are_distilled_too(side: int, layers: int) -> None:
+    space = spaces.Box(0, 255, (side, side, 3), np.uint8)
+    recipe = load(partial(RandomEnv, space, spaces.Box(-1, 1, (2,))))
+    assert check(recipe).encoder_layers == layers  # of the Nature CNN, where it fits
+    assert distil(recipe).k == 64
 
 
 def test_the_default_one_step_variant_imitates_the_other() -> None:
