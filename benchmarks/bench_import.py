@@ -17,6 +17,7 @@ FORBIDDEN = (
     "imageio",
     "moviepy",
     "huggingface_hub",
+    "optuna",
     "envpool",
     "ale_py",
     "cv2",

@@ -43,6 +43,10 @@ class TrainArgs:
     total_timesteps: int | None = None
     """Env steps of each stage that learns by them, in place of the recipe's."""
 
+    tune: int = 0
+    """Short trials of the first stage that choose its settings before the run begins, such as 20; each takes
+    a fifth of the stage's env steps at most. Needs pip install "gym-taskdistill[tune]"."""
+
     seed: int | None = None
     """Seed that makes the run reproducible on one machine; drawn and printed if not given."""
 
@@ -104,7 +108,7 @@ def _run(args: TrainArgs) -> Run:
         trust(recipe.trust)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     start = None if args.warm_start is None else zoo.resolve(args.warm_start)
-    return Run.create(recipe, seed, args.out, warm_start=start)
+    return Run.create(recipe, seed, args.out, warm_start=start, tune=args.tune)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

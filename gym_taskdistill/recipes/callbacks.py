@@ -5,6 +5,7 @@ All of them act between meta-epochs, at the start of a rollout, when the dataset
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -65,6 +66,7 @@ class BestDatasetCallback(MetaEpochCallback):
         n_episodes: Episodes for each.
         seed: Seed of the tests.
         test_start: Test before the first step too, so that a start that is not bettered is kept.
+        report: Called with the means of all tests so far after each test; may raise to stop the run.
     """
 
     def __init__(
@@ -76,9 +78,10 @@ class BestDatasetCallback(MetaEpochCallback):
         n_episodes: int,
         seed: int,
         test_start: bool = False,
+        report: Callable[[list[float]], None] | None = None,
     ) -> None:
         super().__init__(every)
-        self.test_start = test_start
+        self.test_start, self.report = test_start, report
         self.task, self.folder = task, folder
         self.n_agents, self.n_episodes, self.seed = n_agents, n_episodes, seed
         self.history: list[evaluations.Row] = []
@@ -124,13 +127,16 @@ class BestDatasetCallback(MetaEpochCallback):
         evaluations.write(self._table, self.history)
         for name, value in (("mean", result.mean), ("std", result.std), ("min", result.min)):
             self.logger.record(f"eval/{name}", value)
+        if self.report is not None:
+            self.report([row[1] for row in self.history])
 
     def say_if_nothing_was_learned(self) -> None:
         """Warn if no test was better than the first."""
         if len(self.history) > 1 and self.best_mean <= self.history[0][1]:
             tqdm.write(
                 f"Nothing was learned: the best of {len(self.history)} tests, {_rounded(self.best_mean)}, is "
-                "no better than the first. Try more env steps, another learning rate, or other rewards."
+                "no better than the first. Try --tune 20, which looks for better settings; else more env "
+                "steps or other rewards."
             )
 
     def _evaluate(self, dataset: DistilledDataset) -> Evaluation:

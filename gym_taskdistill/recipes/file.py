@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gym_taskdistill import trust
+from gym_taskdistill.dataset.card import bare_id
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.paths import data_root
 from gym_taskdistill.recipes.changes import Changes
+from gym_taskdistill.recipes.facts import agrees, check_conditions
 from gym_taskdistill.recipes.recipe import Recipe
 from gym_taskdistill.recipes.stages import STAGE_KINDS, Promise, read_stage
 from gym_taskdistill.recipes.stages.outer import merged
@@ -53,12 +55,17 @@ class RecipeFile:
         except TaskDistillError as error:
             raise RecipeError(str(error)) from None
         _check_keys(data, _FILE_KEYS, name)
+        tasks = [
+            _read_task(task, f"{name}: tasks[{i}]") for i, task in enumerate(_listed(data, "tasks", name))
+        ]
+        arguments = sorted({argument for task in tasks for argument in task.env_kwargs})
         blocks: list[tuple[str, Mapping[str, Any]]] = [("", data)]
         for i, case in enumerate(_listed(data, "cases", name)):
             where = f"cases[{i}]."
             if not isinstance(case, Mapping) or not isinstance(case.get("when"), Mapping):
                 raise RecipeError(f"{name}: {where[:-1]} must be a mapping with a mapping when: in it.")
             _check_keys(case, _CASE_KEYS, f"{name}, {where[:-1]}")
+            check_conditions(case["when"], arguments, f"{name}: {where}when")
             blocks.append((where, case))
         for where, block in blocks:
             _check_settings(block, f"{name}: {where}")
@@ -70,8 +77,6 @@ class RecipeFile:
                     raise RecipeError(f"{name}: {inner} must be a mapping with stages.")
                 _check_keys(says, _VARIANT_KEYS, f"{name}, {inner}")
                 _check_settings(says, f"{name}: {inner}.")
-        for i, task in enumerate(_listed(data, "tasks", name)):
-            _read_task(task, f"{name}: tasks[{i}]")
         return cls(path, data)
 
     @property
@@ -142,10 +147,9 @@ class RecipeFile:
 
     def _for(self, task: Task) -> Mapping[str, Any]:
         """Return what the file says once the cases of a task have changed it."""
-        facts = {"env_id": _bare(task.env_id), **task.env_kwargs}
         data: Mapping[str, Any] = self.data
         for case in data.get("cases") or ():
-            if _agrees(case["when"], facts):
+            if agrees(case["when"], task):
                 data = merged(data, {key: value for key, value in case.items() if key != "when"})
         return data
 
@@ -267,7 +271,7 @@ def _find(name: str, env_kwargs: dict[str, Any]) -> tuple[RecipeFile, Task, str 
             return file, Task(file.tasks[0].env_id, {**file.tasks[0].env_kwargs, **env_kwargs}), None
     for env_id, kwargs, part in _readings(name):
         for file in known:
-            ours = [one for one in file.tasks if _bare(one.env_id) == _bare(env_id)]
+            ours = [one for one in file.tasks if bare_id(one.env_id) == bare_id(env_id)]
             if ours:
                 given = {**kwargs, **env_kwargs} or dict(ours[0].env_kwargs)
                 return file, Task(env_id, given), part
@@ -311,6 +315,9 @@ def _readings(name: str) -> Iterator[tuple[str, dict[str, Any], str | None]]:
 
 
 def _value(text: str) -> Any:
+    """Read an argument as it stands in the name of a task: an integer, a truth value, or text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 
@@ -373,18 +380,6 @@ def _listed(data: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple):
         raise RecipeError(f"{where}: {key} must be a list, but is {str(value)[:80]!r}.")
     return value
-
-
-def _agrees(conditions: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    return all(
-        facts.get(name) in (wanted if isinstance(wanted, list) else [wanted])
-        for name, wanted in conditions.items()
-    )
-
-
-def _bare(env_id: str) -> str:
-    """Return an env id without its module."""
-    return env_id.rpartition(":")[2]
 
 
 def _names(things: Any) -> str:

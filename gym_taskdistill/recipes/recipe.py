@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
+from typing_extensions import Self
 
 from gym_taskdistill import trust
 from gym_taskdistill.errors import TaskDistillError
@@ -56,6 +57,13 @@ class Recipe(Schema):
     def task(self) -> Task:
         """The task that the recipe distils."""
         return self._task or Task(self.env_id, self.env_kwargs)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a checked copy with some fields changed; the function that makes its env is kept."""
+        recipe = super().replace(**changes)
+        if not {"env_id", "env_kwargs"} & changes.keys():
+            recipe._task = self._task
+        return recipe
 
     def with_env(self, env: EnvArg) -> Recipe:
         """Return the recipe for an environment that a function makes, which no file can hold.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import shlex
@@ -25,8 +26,10 @@ from gym_taskdistill.progress import progress
 from gym_taskdistill.recipes import evaluations
 from gym_taskdistill.recipes.file import check, load_source
 from gym_taskdistill.recipes.recipe import Recipe
+from gym_taskdistill.recipes.settings import NonNegative
 from gym_taskdistill.recipes.stages import Outcome, Promise, Stage, Work
 from gym_taskdistill.recipes.stages.stage import RESULT, RecipeError
+from gym_taskdistill.recipes.tune import Tuning
 from gym_taskdistill.schema import Schema, read_yaml
 from gym_taskdistill.tasks import EnvArg, Task
 
@@ -42,6 +45,8 @@ class RunSettings(Schema):
         warm_start: Dataset that the first stage starts from, in place of nothing.
         recipe: The recipe, with every setting of every stage.
         env_given: Whether the environment was given as a function, which no file can hold.
+        tune: Trials that are to choose settings before the first stage; 0 when they have.
+        notes: How they were chosen.
     """
 
     error = RecipeError
@@ -50,31 +55,44 @@ class RunSettings(Schema):
     warm_start: str | None = None
     recipe: dict[str, Any]
     env_given: bool = False
+    tune: NonNegative = 0
+    notes: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
     """A recipe, a seed, and the folder in which the one is carried out with the other.
 
-    The folder holds ``run.yaml`` (recipe and seed), ``command.txt``, a folder for each stage (``1-ppmo``, …)
-    with its checkpoint, its tests and what it made, and at last ``dataset.safetensors``, the result. A run
-    that is interrupted resumes in the stage where it was, and ends with the same dataset, bit for bit.
+    The folder holds ``run.yaml`` (recipe and seed), ``command.txt``, the trials of a run that was tuned
+    (``trials.jsonl``), a folder for each stage (``1-ppmo``, …) with its checkpoint, its tests and what it
+    made, and at last ``dataset.safetensors``, the result. A run that is interrupted resumes in the stage
+    where it was, and ends with the same dataset, bit for bit.
 
     Attributes:
         folder: The folder.
         recipe: All settings.
         seed: Seed of the run.
         warm_start: Dataset that the first stage starts from, in place of nothing.
+        tune: Trials that are to choose settings before the first stage; see `Tuning`.
+        notes: How they were chosen.
     """
 
     folder: Path
     recipe: Recipe
     seed: int
     warm_start: Path | None = None
+    tune: int = 0
+    notes: str = ""
 
     @classmethod
     def create(
-        cls, recipe: Recipe, seed: int, root: Path, name: str | None = None, warm_start: Path | None = None
+        cls,
+        recipe: Recipe,
+        seed: int,
+        root: Path,
+        name: str | None = None,
+        warm_start: Path | None = None,
+        tune: int = 0,
     ) -> Run:
         """Check everything, then make the folder of a new run.
 
@@ -84,24 +102,35 @@ class Run:
             root: Where runs lie.
             name: Name of the folder, which must be free; ``None`` numbers them: ``<root>/<entry>_1``.
             warm_start: Dataset file to start from.
+            tune: Trials that are to choose settings before the first stage, 0 for none; see `Tuning`.
 
         Raises:
-            TaskDistillError: The recipe cannot be carried out, or the folder cannot be made.
+            TaskDistillError: The recipe cannot be carried out or tuned, or the folder cannot be made.
         """
         seeds.checked(seed)
         check(recipe, None if warm_start is None else Promise.of(DistilledDataset.load(warm_start)))
+        if tune:
+            Tuning(recipe, tune, seed, root).check()
         folder = _new_folder(root, recipe.entry.replace("/", ",") if name is None else name, name is None)
-        run = cls(folder, recipe, seed, None if warm_start is None else warm_start.resolve())
-        settings = {
-            "seed": seed,
-            "warm_start": None if run.warm_start is None else str(run.warm_start),
-            "recipe": recipe.to_dict(),
-            **({"env_given": True} if recipe.task.factory is not None or recipe.task.wrappers else {}),
-        }
+        start = None if warm_start is None else warm_start.resolve()
+        run = cls(folder, recipe, seed, start, tune)
         files.write_text(folder / "command.txt", shlex.join(sys.argv) + "\n")
-        plain = json.loads(json.dumps(settings))  # without the aliases of equal parts
-        files.write_text(folder / "run.yaml", yaml.safe_dump(plain, sort_keys=False))
+        run._write_settings()
         return run
+
+    def _write_settings(self) -> None:
+        """Write ``run.yaml``."""
+        settings: dict[str, Any] = {
+            "seed": self.seed,
+            "warm_start": None if self.warm_start is None else str(self.warm_start),
+            "recipe": self.recipe.to_dict(),
+        }
+        task = self.recipe.task
+        settings |= {name: value for name in ("tune", "notes") if (value := getattr(self, name))}
+        if task.factory is not None or task.wrappers:
+            settings["env_given"] = True
+        plain = json.loads(json.dumps(settings))  # without the aliases of equal parts
+        files.write_text(self.folder / "run.yaml", yaml.safe_dump(plain, sort_keys=False))
 
     @classmethod
     def open(cls, folder: Path, env: EnvArg | None = None) -> Run:
@@ -125,7 +154,8 @@ class Run:
         elif settings.env_given:
             lost = "this run was created with a function that makes it (Run.open(folder, env=make_env))"
             recipe = recipe.with_env(Task(recipe.env_id, recipe.env_kwargs, unrecorded=lost))
-        return cls(folder, recipe, seeds.checked(settings.seed), start)
+        seed = seeds.checked(settings.seed)
+        return cls(folder, recipe, seed, start, settings.tune, settings.notes)
 
     @property
     def result(self) -> Path:
@@ -151,7 +181,8 @@ class Run:
     ) -> DistilledDataset:
         """Carry out the stages that are left, and test the result on the test seed.
 
-        Of several ranks all learn, and the first one tests and writes.
+        A run that is to be tuned is tuned first, and goes on with the settings that were chosen. Of several
+        ranks all learn, and the first one tests and writes.
 
         Args:
             progress_bar: Show progress.
@@ -166,12 +197,27 @@ class Run:
         Raises:
             TaskDistillError: Another process works in the folder, or a stage cannot be carried out.
         """
+        if self.tune and distributed.world_size() > 1:
+            self._tuning.check()  # which every rank refuses
         if distributed.rank():
             return self._execute(False, device, build or self._build)
         message = f'Another process works in "{self.folder}"; wait for it, or stop it first.'
         with files.lock(self.folder / ".lock", message, wait=wait):
             files.sweep(self.folder)
-            return self._execute(progress_bar, device, build or self._build)
+            run = self._tuned(progress_bar, device) if self.tune else self
+            return run._execute(progress_bar, device, build or run._build)
+
+    @property
+    def _tuning(self) -> Tuning:
+        return Tuning(self.recipe, self.tune, self.seed, self.folder, self.warm_start)
+
+    def _tuned(self, progress_bar: bool, device: str) -> Run:
+        """Choose settings, and return the run with them, as its ``run.yaml`` has it from now on."""
+        recipe, notes = self._tuning.run(device, progress_bar)
+        run = dataclasses.replace(self, recipe=recipe, tune=0, notes=notes)
+        run._write_settings()
+        print(notes, flush=True)
+        return run
 
     def _execute(self, progress_bar: bool, device: str, build: Build) -> DistilledDataset:
         if distributed.from_first(self.result.is_file()):
@@ -258,6 +304,7 @@ class Run:
         card: Card = dataset.card
         card = card.replace(
             scores=scores,
+            notes=self.notes or card.notes,
             num_timesteps=sum(record.env_steps for record in card.lineage),
             wall_clock_s=round(sum(record.seconds for record in card.lineage), 1),
         )

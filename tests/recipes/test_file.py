@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gymnasium import spaces
+from random_env import RandomEnv
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.recipes.file import RecipeFile, check, files, load, load_source, recipes
@@ -65,8 +69,48 @@ def test_names_find_tasks_variants_and_entries() -> None:
 
 def test_an_unknown_task_gets_the_default_recipe() -> None:
     acrobot = load("Acrobot-v1")
-    assert (acrobot.env_id, acrobot.variant) == ("Acrobot-v1", "custom")
-    assert load("Acrobot-v1/custom") == acrobot
+    assert (acrobot.env_id, acrobot.variant) == ("Acrobot-v1", "ten-steps")
+    assert load("Acrobot-v1/ten-steps") == acrobot
+
+
+def test_an_unknown_task_gets_settings_by_its_spaces() -> None:
+    acrobot, pendulum = load("Acrobot-v1"), load("Pendulum-v1")
+    assert (distil(acrobot).start.log_std, distil(pendulum).start.log_std) == (0, -0.5)
+    assert distil(acrobot).learners == distil(pendulum).learners
+    breakout = load("ALE/Breakout-v5")
+    assert (breakout.variant, distil(breakout).learners) == ("level-4", "alpha_a")
+    assert check(breakout).encoder_layers == 4
+    with pytest.raises(RecipeError, match='no variant "one-step"'):
+        load("ALE/Breakout-v5/one-step")
+
+
+@pytest.mark.parametrize(("side", "layers"), [(48, 4), (16, 0)])
+def test_images_whose_channels_come_last_are_distilled_too(side: int, layers: int) -> None:
+    space = spaces.Box(0, 255, (side, side, 3), np.uint8)
+    recipe = load(partial(RandomEnv, space, spaces.Box(-1, 1, (2,))))
+    assert check(recipe).encoder_layers == layers  # of the Nature CNN, where it fits
+    assert distil(recipe).k == 64
+
+
+def test_the_default_one_step_variant_imitates_the_other() -> None:
+    recipe = load("Pendulum-v1/one-step")
+    stage = recipe.stages[0]
+    assert isinstance(stage, Imitate)
+    assert (stage.learners, stage.inner, stage.start.log_std) == ("alpha_c", {}, -2)
+    assert recipe.needs == {"ten-steps": load("Pendulum-v1")}
+    assert check(recipe).k == check(load("Pendulum-v1")).k
+
+
+def test_an_argument_that_is_true_or_false_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(
+        "tasks: [FrozenLake-v1 is_slippery=false]\n"
+        "settings: {k: 4}\n"
+        "variants: {mine: {stages: [ppmo]}}\n"
+        "cases: [{when: {is_slippery: false}, settings: {k: 8}}]\n"
+    )
+    recipe = load(str(tmp_path / "my.yaml"))
+    assert (recipe.env_kwargs, distil(recipe).k) == ({"is_slippery": False}, 8)
+    assert load(f"{recipe.entry.rpartition(',')[0]}").env_kwargs == {"is_slippery": False}
 
 
 def test_changes_reach_every_section() -> None:
@@ -314,6 +358,23 @@ MISTAKES = [
     ("cases:\n", "cases: 3\nmore:\n"),
     ("when: {n: 3}", "if: {n: 3}"),
     ("when: {n: 3}", "when: 3"),
+    *(
+        ("when: {n: 3}", f"when: {{{more}}}")
+        for more in (
+            "m: 3",
+            "acton_space: Discrete",
+            "action_space: discrete",
+            "action_space: {min: 3}",
+            "action_space: [Box, 3]",
+            "observation_space: images",
+            "observation_size: many",
+            "observation_size: [8, true]",
+            "observation_size: {least: 3}",
+            "observation_size: {min: few}",
+            "observation_size: {}",
+            "n: {max: [3]}",
+        )
+    ),
     ("settings: {k: 4}", "setings: {k: 4}"),
     ("settings: {k: 4}", "settings: {kk: 4}"),
     ("settings: {k: 4}", "variants: {mine: 3}"),

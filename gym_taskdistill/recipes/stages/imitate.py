@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from tqdm import tqdm
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.dataset.score import Score
 from gym_taskdistill.distill import checkpoint, distributed
 from gym_taskdistill.distill.experts import (
     Expert,
@@ -58,6 +60,22 @@ def is_recorded(expert: str) -> bool:
 def nobody(observations: Any) -> Any:
     """Stand in for an expert whose recording is there."""
     raise RecipeError("A recording cannot be asked what to do.")
+
+
+def say_if_far_behind(mine: Score, expert: Score | None) -> None:
+    """Warn if most of the fresh agents score less than most of the expert's own agents.
+
+    Args:
+        mine: The imitators' score.
+        expert: The score of single agents of the expert's dataset, if it is known.
+    """
+    if expert is None or mine.mean + mine.std >= expert.mean - expert.std:
+        return
+    (mean, std, _), (expert_mean, expert_std, _) = mine.figures, expert.figures
+    tqdm.write(
+        f"Little was learned from the expert: fresh agents score {mean} ± {std}, its own {expert_mean} ± "
+        f"{expert_std}. Try more rows (k), more n_updates or n_rounds, wider learners, or more inner steps."
+    )
 
 
 class LookaheadSettings(Schema):
@@ -175,6 +193,9 @@ class Imitate(OuterStage):
         dataset = model.dataset()
         if distributed.rank() == 0:
             dataset = work.tested(dataset)
+            expert = inputs.get("expert")
+            if isinstance(expert, DistilledDataset) and dataset.card.selection is not None:
+                say_if_far_behind(dataset.card.selection, expert.card.selection)
         steps = 0 if is_recorded(self.expert) else self.n_rounds * self._recorded_steps
         return Outcome(dataset, steps, inputs)
 

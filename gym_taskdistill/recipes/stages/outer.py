@@ -98,7 +98,6 @@ class OuterStage(Stage):
                 )
             k = k_min(int(space.n))
         learners, n_layers = learner_distribution(self.learners), self.n_encoder_layers(task)
-        shape = task.observation_space.shape or ()
         learners.check(shape)
         rule = inner_rule(self.inner)
         if not isinstance(rule, InnerSGD):  # which trains whatever there is

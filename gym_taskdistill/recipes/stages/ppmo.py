@@ -124,6 +124,7 @@ class Distil(OuterStage):
             plan.n_episodes,
             work.selection_seed,
             test_start=work.before is not None,
+            report=work.report,
         )
 
     def run(self, work: Work) -> Outcome:
@@ -153,7 +154,8 @@ class Distil(OuterStage):
         inputs = {} if before is None else {"before": before}
         if not is_first:
             return Outcome(model.dataset(), model.num_timesteps, inputs)
-        best.say_if_nothing_was_learned()
+        if work.report is None:
+            best.say_if_nothing_was_learned()
         dataset = DistilledDataset.load(best.path)
         critic = critic_file.of_dataset(best.path, dataset.digest)
         return Outcome(dataset, model.num_timesteps, inputs, critic)

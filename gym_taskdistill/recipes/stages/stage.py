@@ -86,6 +86,7 @@ class Work:
         resolve: Finds the dataset file of another variant or of a zoo entry, which is made first if need be.
         device: Torch device.
         progress_bar: Whether to show progress.
+        report: Called with the means of all tests so far after each test; may raise to stop the stage.
         stopwatch: Seconds so far; a stage that resumes sets those before.
     """
 
@@ -98,6 +99,7 @@ class Work:
     resolve: Callable[[str], Path] = Path
     device: str = "cpu"
     progress_bar: bool = False
+    report: Callable[[list[float]], None] | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
