@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
@@ -23,6 +22,7 @@ from gym_taskdistill.distill.experts import (
 )
 from gym_taskdistill.distill.imitation import Imitation
 from gym_taskdistill.distill.lookahead import Lookahead
+from gym_taskdistill.machine import jobs
 from gym_taskdistill.progress import progress
 from gym_taskdistill.recipes.settings import Count, Fraction, Positive
 from gym_taskdistill.recipes.stages.outer import OuterStage, check_divides
@@ -207,9 +207,7 @@ class Imitate(OuterStage):
         shown = work.progress_bar and distributed.rank() == 0
         with contextlib.ExitStack() as stack:
             if self.lookahead is not None:
-                look = Lookahead(
-                    expert, expert_task, n_processes=torch.get_num_threads(), **self.lookahead.kwargs()
-                )
+                look = Lookahead(expert, expert_task, n_processes=jobs(), **self.lookahead.kwargs())
                 expert = stack.enter_context(contextlib.closing(look))
             env, view = recording_env(work.task, self.n_envs, expert_task, self.lookahead is not None)
             stack.callback(env.close)
