@@ -1,10 +1,11 @@
-"""How this machine is used: its cores, and the memory that tensors give back."""
+"""How this machine is used: its cores, its number formats, and the memory that tensors give back."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
@@ -12,6 +13,9 @@ from gym_taskdistill.errors import TaskDistillError
 
 #: Just below 32 MiB, the largest block from which glibc still learns.
 _LARGEST_LEARNED = 2**25 - 2**16
+
+#: What torch calls a processor's units for bfloat16.
+_BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "amx_tile")
 
 _n_jobs = 1
 
@@ -69,6 +73,36 @@ def jobs(n_jobs: int | None = None) -> int:
     if n_jobs < 1:
         raise TaskDistillError(f"At least 1 core must simulate, not {n_jobs}; use -1 for all cores.")
     return n_jobs
+
+
+def in_bfloat16(mixed_precision: bool | Literal["auto"], device: torch.device) -> bool:
+    """Tell whether a setting means bfloat16 on a device; ``"auto"`` asks `has_bfloat16`.
+
+    Raises:
+        TaskDistillError: It is another setting.
+    """
+    if mixed_precision == "auto":
+        return has_bfloat16(device)
+    if not isinstance(mixed_precision, bool):
+        raise TaskDistillError(f'mixed_precision must be True, False or "auto", but is {mixed_precision!r}.')
+    return mixed_precision
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has units for bfloat16; without them it is slower than float32.
+
+    These are GPUs of compute capability 8.0 and later, and processors with AVX512_BF16 or AMX.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(unit, False) for unit in _BFLOAT16_UNITS)
+    # Versions of torch before that one tell it under names of their own.
+    names = (f"_is_{unit}_supported" for unit in _BFLOAT16_UNITS)
+    return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
 
 
 @contextlib.contextmanager

@@ -176,7 +176,7 @@ class Imitate(OuterStage):
         if distributed.rank() == 0:
             dataset = work.tested(dataset)
         steps = 0 if is_recorded(self.expert) else self.n_rounds * self._recorded_steps
-        return Outcome(dataset, steps, inputs)
+        return Outcome(dataset, steps, inputs, settings=self.decided(model.loop))
 
     @property
     def _recorded_steps(self) -> int:
