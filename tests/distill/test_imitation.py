@@ -61,14 +61,14 @@ def test_rows_may_start_where_the_expert_goes(zoo_policy: DistilledPolicy) -> No
     recording = record(as_expert(zoo_policy), cart_pole(16), 1_600, noise=0.05)
     ridge = {"kind": "ridge", "regularization": 1e-3}
     imitation = cart_pole_imitation(k=64, inner=ridge, normalize=True, seed=0)
-    before = evaluate(imitation.dataset(), 8, 1, seed=5, task=CART_POLE).mean
+    before = evaluate(imitation.dataset(), 8, 1, seed=5, env=CART_POLE).mean
     imitation.start_from(recording)
     dataset = imitation.dataset()
     raw = dataset.view.invert(dataset.x).numpy()
     nearest = np.abs(raw[:, None] - recording.observations[None]).max(-1).min(1)
     assert nearest.max() < 1e-4
     assert torch.allclose(dataset.y.mean(-1), torch.zeros(64), atol=1e-5)
-    assert evaluate(dataset, 8, 1, seed=5, task=CART_POLE).mean > 250 > 60 > before
+    assert evaluate(dataset, 8, 1, seed=5, env=CART_POLE).mean > 250 > 60 > before
 
 
 def test_rows_cannot_start_from_fewer_observations(zoo_policy: DistilledPolicy) -> None:
