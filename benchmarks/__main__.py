@@ -19,6 +19,7 @@ BENCHMARKS = {
     "ppmo": "training steps of PPMO beside SB3's PPO",
     "mujoco": "the same on MuJoCo, with observation statistics",
     "atari": "the same on Pong, by a linear probe on a trained encoder",
+    "cores": "simulation and training on two cores beside one",
     "evaluate": "testing 1000 fresh agents on Hopper",
     "inner_step": "training fresh agents in one step",
     "import": "importing the library",

@@ -223,7 +223,21 @@ def measure_atari() -> Report:
     plain = replace(ATARI, stage=ATARI.stage.replace(mixed_precision=False))
     (row,) = compare(plain, None)
     rows.append(dataclasses.replace(row, name=f"{row.name}, in float32"))
+    rows.append(precision(plain))
     return Report(rows + on_every_device(ATARI))
+
+
+def precision(plain: Job) -> Row:
+    """Compare what ``mixed_precision: auto`` chooses here with float32."""
+    auto = replace(plain, stage=plain.stage.replace(mixed_precision="auto"))
+    models = [ppmo(job) for job in (auto, plain)]
+    steps = MIN_STEPS[True]
+    seconds = best_seconds(*(learner(model, steps) for model in models), rounds=ROUNDS[True])
+    ours, theirs = (steps / s for s in seconds)
+    has_units = models[0].loop.mixed_precision
+    name = f"{plain.task}: mixed_precision auto ({'bfloat16' if has_units else 'float32'}) / float32"
+    # Where auto means float32, both are one program.
+    return at_least(name, ours, theirs, 1.0 if has_units else None, "steps/s")
 
 
 def simulation(job: Job, steps: int = 8_192) -> Row:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from stable_baselines3.common.utils import get_device
@@ -77,8 +78,13 @@ class EvaluateArgs:
     device: str = "cpu"
     """Torch device: cpu, cuda or auto; a GPU draws other agents from the same seed."""
 
-    n_threads: int = 1
-    """CPU threads of torch, and of the emulators of Atari games."""
+    jobs: Annotated[int, tyro.conf.arg(aliases=("--n-threads",))] = 1
+    """Cores that simulate, -1 for all: threads of the emulators of Atari games, processes of other
+    environments. The scores are the same for any number."""
+
+    torch_threads: int = 1
+    """CPU threads of torch: one is the fastest for small learners; more help the convolutions of images, and
+    may change a result's last bits."""
 
     progress_bar: bool = True
     """Show progress and time left."""
@@ -88,7 +94,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
     """Run the command."""
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise TaskDistillError(f'"{args.json}" cannot be written: there is no folder "{args.json.parent}".')
-    use_threads(args.n_threads)
+    use_threads(args.jobs, args.torch_threads)
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)
     if args.env_id is not None:

@@ -67,8 +67,12 @@ class TrainArgs:
     """Torch device: auto, cpu or cuda."""
 
     n_threads: int = 1
-    """CPU threads of torch and of the emulators of Atari games, and processes of an expert that looks ahead;
-    learners are small, and one thread is the fastest for them."""
+    """Cores that simulate, -1 for all: threads of EnvPool and of the emulators of Atari games, processes of
+    other environments and of an expert that looks ahead. The result is the same for any number."""
+
+    torch_threads: int = 1
+    """CPU threads of torch: one is the fastest for small learners; more help the convolutions of images, and
+    may change a result's last bits."""
 
     progress_bar: bool = True
     """Show progress, time left and score."""
@@ -76,7 +80,7 @@ class TrainArgs:
 
 def train(args: TrainArgs) -> None:
     """Run the command."""
-    use_threads(args.n_threads)
+    use_threads(args.n_threads, args.torch_threads)
     distributed.start(args.device)
     is_first = distributed.rank() == 0
     run = distributed.from_first(_run(args) if is_first else None)

@@ -54,7 +54,7 @@ class StageRecord(Schema):
 
     Attributes:
         kind: Kind of the stage, such as ``"ppmo"``.
-        settings: All its settings, as a recipe says them.
+        settings: All its settings, as a recipe says them, and what the machine decided where one was auto.
         task: The task in one line, such as ``CartPoleND-v0 n=2``.
         seed: Seed of the stage, at least 0.
         env_steps: Environment steps it took, at least 0.

@@ -7,7 +7,7 @@ cheaper than PPMO where simulation or exploration is what costs, and PPMO can st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -68,7 +68,8 @@ class Imitation:
             `VecNormalize` does; not for images.
         pixel_statistics: Env steps of random play from which mean and standard deviation of every pixel of
             images are measured at once; 0 for none.
-        mixed_precision: Compute the features of observations in bfloat16.
+        mixed_precision: Compute the features of observations in bfloat16; ``"auto"`` does where the device
+            has units for it.
         max_grad_norm: Bound on the norm of the gradient.
         seed: Makes the result reproducible on one machine.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
@@ -92,7 +93,7 @@ class Imitation:
         encoder_layers: int = 0,
         normalize: bool = False,
         pixel_statistics: int = 0,
-        mixed_precision: bool = False,
+        mixed_precision: bool | Literal["auto"] = False,
         max_grad_norm: float = 0.5,
         seed: int,
         device: torch.device | str = "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import LearnerDistribution, Learners, Network
-from gym_taskdistill.machine import single_precision
+from gym_taskdistill.machine import in_bfloat16, single_precision
 from gym_taskdistill.policies.action_distributions import head, n_outputs
 from gym_taskdistill.policies.trained import TrainedLearners, encode, encoder_state, train_learners
 
@@ -49,12 +49,14 @@ class OuterLoop(nn.Module):
         learn_lr_hidden: Learn the inner rule's ``lr_hidden`` too, from its value.
         start: Where the other learned things start.
         encoder_layers: l, the layers of the architecture that are learned by the outer loop.
-        mixed_precision: Compute features of observations in bfloat16.
+        mixed_precision: Compute features of observations in bfloat16; ``"auto"`` does where the device has
+            units for it.
 
     Attributes:
         fresh: The M learners that were drawn last, untrained.
         drawn_from: The generator's state from which they were drawn.
         view: What learners see of the observations that `see` is given, but for the learned scale.
+        mixed_precision: Whether features are computed in bfloat16.
         trunk: Layers [0, trunk) of the encoder, whose features are computed once for all that read them.
         acting: Source of the actions that `act` samples; training draws nothing from it.
         schedules: Learning rates by the name of the group, functions of the progress that remains.
@@ -77,7 +79,7 @@ class OuterLoop(nn.Module):
         learn_lr_hidden: bool = False,
         start: Start = NORMAL,
         encoder_layers: int = 0,
-        mixed_precision: bool = False,
+        mixed_precision: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
         self.learner_distribution = learners
@@ -88,7 +90,8 @@ class OuterLoop(nn.Module):
         self.obs_shape: tuple[int, ...] = tuple(observation_space.shape or ())
         learners.max_parameters(self.obs_shape, self.n_outputs)  # refuses giants
         self.is_image = is_image(space_to_dict(observation_space))
-        self.mixed_precision, self.trunk = mixed_precision, encoder_layers
+        self.mixed_precision = in_bfloat16(mixed_precision, generator.device)
+        self.trunk = encoder_layers
         self.view = ObservationView(images=self.is_image)
         self.x = self._normal(start.x_std, (k, *self.obs_shape))
         self.y = self._normal(start.y_std, (k, self.n_outputs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import gymnasium as gym
 import numpy as np
@@ -94,7 +94,9 @@ class PPMO(SavedAlgorithm):
         share_features_extractor: The critic reads the encoder's features instead of observations, and the
             encoder learns from both, as in SB3; needs ``encoder_layers >= 1``.
         mixed_precision: Compute the features of observations in bfloat16: two to three times faster
-            convolutions on CPUs and GPUs that have it.
+            convolutions on CPUs and GPUs that have units for it, and several times slower on others.
+            ``"auto"`` does so where the device has them; the numbers differ. `loop.mixed_precision` tells
+            what was chosen.
         pixel_statistics: Env steps of random play, before the first, from which mean and standard deviation
             of every pixel of images are measured; they are frozen and belong to the dataset. 0 for none.
         stats_window_size: Episodes in the logged averages.
@@ -134,7 +136,7 @@ class PPMO(SavedAlgorithm):
         encoder_layers: int = 0,
         critic: LearnersArg | None = None,
         share_features_extractor: bool = False,
-        mixed_precision: bool = False,
+        mixed_precision: bool | Literal["auto"] = False,
         pixel_statistics: int = 0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,

@@ -109,6 +109,7 @@ def evaluate(
     env: EnvArg | None = None,
     progress: Progress | None = None,
     trust: bool = False,
+    n_jobs: int | None = None,
 ) -> Evaluation:
     """Train fresh learners on a dataset and test them on its task (paper, sections 4.1 and 6).
 
@@ -126,6 +127,8 @@ def evaluate(
             task.
         progress: Called with the number of finished episodes now and then.
         trust: Run the code that the dataset's card names, if its learners are made by a function.
+        n_jobs: Cores that simulate, -1 for all; the returns are the same for any number. ``None`` for what
+            `use_threads` has set, one by default.
 
     Returns:
         All returns.
@@ -160,20 +163,22 @@ def evaluate(
     returns = np.zeros((n_agents, n_episodes))
     lengths = np.zeros((n_agents, n_episodes), dtype=np.int64)
     vec_env: VecEnv | None = None
-    for first in range(0, n_agents, agents_at_once):
-        count = min(agents_at_once, n_agents - first)
-        agents = train_fresh_learners(dataset, count, generator, distribution)
-        if vec_env is None or vec_env.num_envs != count * envs_per_agent:
-            if vec_env is not None:
-                vec_env.close()
-            vec_env = task.make_vec_env(count * envs_per_agent, step_cap=STEP_CAP)
-        vec_env.seed(seed + first)
-        chunk = slice(first, first + count)
-        returns[chunk], lengths[chunk] = _play(
-            agents, dataset, vec_env, n_episodes // envs_per_agent, deterministic, generator, progress
-        )
-    assert vec_env is not None
-    vec_env.close()
+    try:
+        for first in range(0, n_agents, agents_at_once):
+            count = min(agents_at_once, n_agents - first)
+            agents = train_fresh_learners(dataset, count, generator, distribution)
+            if vec_env is None or vec_env.num_envs != count * envs_per_agent:
+                if vec_env is not None:
+                    vec_env.close()
+                vec_env = task.make_vec_env(count * envs_per_agent, step_cap=STEP_CAP, n_jobs=n_jobs)
+            vec_env.seed(seed + first)
+            chunk = slice(first, first + count)
+            returns[chunk], lengths[chunk] = _play(
+                agents, dataset, vec_env, n_episodes // envs_per_agent, deterministic, generator, progress
+            )
+    finally:
+        if vec_env is not None:
+            vec_env.close()
     if (lengths == STEP_CAP).any():
         warnings.warn(
             f"{(lengths == STEP_CAP).mean():.0%} of the episodes of {task} did not end and were cut off "

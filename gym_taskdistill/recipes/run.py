@@ -259,7 +259,7 @@ class Run:
         """Write a stage's dataset with its lineage; the critic first, so that the dataset is the last."""
         record = StageRecord(
             kind=stage.kind,
-            settings=stage.to_dict(),
+            settings={**stage.to_dict(), **outcome.settings},
             task=str(self.recipe.task),
             seed=work.seed,
             env_steps=outcome.env_steps,

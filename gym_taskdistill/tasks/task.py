@@ -6,8 +6,9 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
+from multiprocessing import current_process
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +19,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.machine import jobs
 from gym_taskdistill.tasks.atari.games import checked_obs_type, is_atari, registered
+from gym_taskdistill.tasks.processes import ProcessVecEnv
 from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
 from gym_taskdistill.tasks.vec_env import EnvPoolVecEnv, GymnasiumVecEnv, flat_vec_env
 from gym_taskdistill.tasks.wrappers import wrap
@@ -92,7 +95,7 @@ class Task:
     @cached_property
     def _spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
         # The vector env of an Atari game needs no OpenCV.
-        env = self.make_env() if self._make_native is None else self._make_native(1)
+        env = self.make_env() if self._make_native is None else self._make_native(1, 1)
         env.close()
         return env.observation_space, env.action_space
 
@@ -164,6 +167,7 @@ class Task:
         training: bool = False,
         clip_reward: bool = True,
         step_cap: int | None = None,
+        n_jobs: int | None = None,
     ) -> VecEnv:
         """Make ``n_envs`` copies behind SB3's `VecEnv`, with flat spaces and episode statistics.
 
@@ -179,6 +183,10 @@ class Task:
                 the episode statistics stay those of whole games and raw rewards.
             clip_reward: Whether that includes the signs of rewards in place of rewards.
             step_cap: Steps after which episodes are truncated, if the env has no time limit.
+            n_jobs: Cores that compute the columns: threads of EnvPool and of ALE, processes where SB3's
+                `DummyVecEnv` would step one env after the other, nothing more of our own vector envs. The
+                results are the same for any number. -1 for all cores, ``None`` for what `use_threads` has
+                set.
 
         Raises:
             TaskDistillError: The env cannot be made, or not by this backend.
@@ -188,18 +196,26 @@ class Task:
                 f'There is no backend "{backend}"; use one of {", ".join(BACKENDS)}.'
                 f"{did_you_mean(backend, BACKENDS)}"
             )
+        n_jobs = min(jobs(n_jobs), max(1, n_envs))
         if backend == "envpool" or (backend == "auto" and self._in_envpool):
-            return self._make_pool(n_envs, seed)
-        if self._make_native is None:
-            vec_env: VecEnv = make_vec_env(lambda: self._make_flat(step_cap), n_envs=n_envs, seed=seed)
-        else:
-            vec_env = VecMonitor(self._make_native(n_envs))
+            return self._make_pool(n_envs, seed, n_jobs)
+        vec_env: VecEnv
+        if self._make_native is not None:
+            vec_env = VecMonitor(self._make_native(n_envs, n_jobs))
             vec_env.seed(seed)
+        elif n_jobs > 1 and not current_process().daemon:  # daemons may have no processes of their own
+            vec_env = ProcessVecEnv(partial(self._make_columns, seed, step_cap), n_envs, n_jobs)
+            vec_env.seed(seed)
+        else:
+            vec_env = self._make_columns(seed, step_cap, 0, n_envs)
         if training and self._is_atari:
             from gym_taskdistill.tasks.atari.vec_env import AtariTraining
 
             return AtariTraining(vec_env, clip_reward)
         return vec_env
+
+    def _make_columns(self, seed: int | None, step_cap: int | None, first: int, n_envs: int) -> VecEnv:
+        return make_vec_env(lambda: self._make_flat(step_cap), n_envs=n_envs, seed=seed, start_index=first)
 
     def _make_flat(self, step_cap: int | None) -> gym.Env[Any, Any]:
         env = self.make_env()
@@ -219,7 +235,7 @@ class Task:
     def _in_envpool(self) -> bool:
         return self._has_pool and find_spec("envpool") is not None
 
-    def _make_pool(self, n_envs: int, seed: int | None) -> VecEnv:
+    def _make_pool(self, n_envs: int, seed: int | None, n_threads: int) -> VecEnv:
         if not self._has_pool:
             raise TaskDistillError(
                 f'EnvPool has no faithful copy of {self}; use backend="gymnasium". It has those of '
@@ -233,7 +249,7 @@ class Task:
             return envpool.make_gymnasium(
                 self.spec.id,
                 num_envs=n_envs,
-                num_threads=1,
+                num_threads=n_threads,
                 seed=pool_seed % 2**31,
                 max_episode_steps=self.spec.max_episode_steps,
                 # Without it v4 leaves out the contact forces that gymnasium's envs observe.
@@ -244,7 +260,7 @@ class Task:
         return VecMonitor(EnvPoolVecEnv(make, self.spec, first))
 
     @property
-    def _make_native(self) -> Callable[[int], GymnasiumVecEnv] | None:
+    def _make_native(self) -> Callable[[int, int], GymnasiumVecEnv] | None:
         """Our vector env of this task, or ALE's; others' cannot be relied on to reset in the same step."""
         if self.factory is not None or self.unrecorded or self.wrappers:
             return None
@@ -255,16 +271,13 @@ class Task:
         ours = isinstance(entry_point, str) and entry_point.startswith("gym_taskdistill.")
         return self._make_own if ours else None
 
-    def _make_pixels(self, n_envs: int) -> GymnasiumVecEnv:
-        import torch
-
+    def _make_pixels(self, n_envs: int, n_threads: int) -> GymnasiumVecEnv:
         from gym_taskdistill.tasks.atari.vec_env import AtariVecEnv
 
         kwargs = {k: v for k, v in self.env_kwargs.items() if k != "obs_type"}
-        # As many threads emulate as compute: one by default, and the same observations with any number.
-        return AtariVecEnv(self.env_id, n_envs, torch.get_num_threads(), **kwargs)
+        return AtariVecEnv(self.env_id, n_envs, n_threads, **kwargs)
 
-    def _make_own(self, n_envs: int) -> GymnasiumVecEnv:
+    def _make_own(self, n_envs: int, n_threads: int) -> GymnasiumVecEnv:
         assert isinstance(self.spec.vector_entry_point, str)
         limit = {"max_episode_steps": self.spec.max_episode_steps}
         try:

@@ -252,6 +252,21 @@ def test_a_linear_probe_learns_images(mixed_precision: bool) -> None:
     assert np.mean(returns) > 6  # of 8; chance is 2.7
 
 
+@pytest.mark.parametrize("has_units", [False, True])
+def test_auto_computes_in_bfloat16_where_there_are_units(
+    has_units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gym_taskdistill.machine.has_bfloat16", lambda device: has_units)
+    auto, fixed = (
+        image_model(encoder_layers=4, share_features_extractor=True, mixed_precision=setting)
+        for setting in ("auto", has_units)
+    )
+    assert auto.loop.mixed_precision is fixed.loop.mixed_precision is has_units
+    images = torch.randint(0, 256, (4, 2, 4, 84, 84), dtype=torch.uint8)
+    ours, theirs = (model.loop.features(model.loop.see(images)) for model in (auto, fixed))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
 def test_a_dataset_of_images_scales_them_itself() -> None:
     model = image_model(encoder_layers=4, share_features_extractor=True)
     model.learn(32)

@@ -67,6 +67,14 @@ def test_the_table_has_one_row_per_agent() -> None:
     assert (evaluation.task, evaluation.seed, evaluation.deterministic) == (CARTPOLE_ND, 0, False)
 
 
+def test_processes_change_nothing() -> None:
+    """The last tile has fewer columns than the first, and more processes than one share of either."""
+    one, three = (evaluate(dataset(CARTPOLE), n_agents=70, n_episodes=1, seed=5, n_jobs=n) for n in (1, 3))
+    np.testing.assert_array_equal(three.returns, one.returns)
+    np.testing.assert_array_equal(three.lengths, one.lengths)
+    assert len(set(one.returns.ravel())) > 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n_agents", [1, 70])
 def test_envs_that_are_not_vectorised_play_in_chunks(n_agents: int) -> None:

@@ -130,3 +130,15 @@ def test_other_tasks_are_refused_and_auto_avoids_it(task: Task) -> None:
     vec_env = task.make_vec_env(2, backend="auto")
     assert not hasattr(vec_env, "venv")
     vec_env.close()
+
+
+def test_threads_change_nothing() -> None:
+    """Pools return in the order of their columns, also where several end in the same step."""
+    hopper = Task("Hopper-v4")
+    one, *others = (
+        roll(hopper.make_vec_env(24, seed=3, backend="envpool", n_jobs=n), 100) for n in (1, 2, 3)
+    )
+    assert len(one["lengths"]) > 24
+    for several in others:
+        for name, values in one.items():
+            np.testing.assert_array_equal(several[name], values)

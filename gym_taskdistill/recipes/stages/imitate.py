@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from gym_taskdistill.distill.experts import (
 )
 from gym_taskdistill.distill.imitation import Imitation
 from gym_taskdistill.distill.lookahead import Lookahead
+from gym_taskdistill.machine import jobs
 from gym_taskdistill.progress import progress
 from gym_taskdistill.recipes.settings import Count, Fraction, Positive
 from gym_taskdistill.recipes.stages.outer import OuterStage, check_divides
@@ -197,7 +197,7 @@ class Imitate(OuterStage):
             if isinstance(expert, DistilledDataset) and dataset.card.selection is not None:
                 say_if_far_behind(dataset.card.selection, expert.card.selection)
         steps = 0 if is_recorded(self.expert) else self.n_rounds * self._recorded_steps
-        return Outcome(dataset, steps, inputs)
+        return Outcome(dataset, steps, inputs, settings=self.decided(model.loop))
 
     @property
     def _recorded_steps(self) -> int:
@@ -228,9 +228,7 @@ class Imitate(OuterStage):
         shown = work.progress_bar and distributed.rank() == 0
         with contextlib.ExitStack() as stack:
             if self.lookahead is not None:
-                look = Lookahead(
-                    expert, expert_task, n_processes=torch.get_num_threads(), **self.lookahead.kwargs()
-                )
+                look = Lookahead(expert, expert_task, n_processes=jobs(), **self.lookahead.kwargs())
                 expert = stack.enter_context(contextlib.closing(look))
             env, view = recording_env(work.task, self.n_envs, expert_task, self.lookahead is not None)
             stack.callback(env.close)

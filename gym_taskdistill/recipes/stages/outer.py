@@ -10,6 +10,7 @@ from gymnasium import spaces
 from pydantic import Field
 
 from gym_taskdistill.dataset.dataset import k_min
+from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.inner.rules import InnerSGD, inner_rule
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes.settings import (
@@ -58,7 +59,7 @@ class OuterStage(Stage):
     encoder_layers: NonNegative = 0
     normalize: bool = False
     pixel_statistics: NonNegative = 0
-    mixed_precision: bool = False
+    mixed_precision: bool | Literal["auto"] = False
 
     def n_encoder_layers(self, task: Task) -> int:
         """Return l, the layers of the encoder."""
@@ -80,6 +81,10 @@ class OuterStage(Stage):
             "pixel_statistics": self.pixel_statistics,
             "mixed_precision": self.mixed_precision,
         }
+
+    def decided(self, loop: OuterLoop) -> dict[str, Any]:
+        """Return what the machine decided where a setting is ``auto``, for the lineage."""
+        return {"mixed_precision": loop.mixed_precision}
 
     def promise(self, task: Task) -> Promise:
         """Say what the stage will make of a task.

@@ -158,7 +158,7 @@ class Distil(OuterStage):
             best.say_if_nothing_was_learned()
         dataset = DistilledDataset.load(best.path)
         critic = critic_file.of_dataset(best.path, dataset.digest)
-        return Outcome(dataset, model.num_timesteps, inputs, critic)
+        return Outcome(dataset, model.num_timesteps, inputs, critic, self.decided(model.loop))
 
     def _start(self, model: PPMO, before: DistilledDataset | None, work: Work) -> None:
         if work.checkpoint.is_file():

@@ -129,12 +129,14 @@ class Outcome:
         inputs: What went in, by role, such as ``"before"`` and ``"expert"``: datasets, whose lineages become
             part of this one's, or SHA-256 digests of other files.
         critic: Bytes of the file of the critic that was trained beside it, if any.
+        settings: What the machine decided in the place of settings that left it open, by their names.
     """
 
     dataset: DistilledDataset
     env_steps: int = 0
     inputs: Mapping[str, DistilledDataset | str] = field(default_factory=dict)
     critic: bytes | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digests(self) -> dict[str, str]:
