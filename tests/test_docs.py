@@ -195,7 +195,7 @@ def test_plain_words_are_used_everywhere() -> None:
 def test_the_example_recipe_can_be_read(tmp_path: Path) -> None:
     from gym_taskdistill.recipes.file import RecipeFile, check
 
-    (example,) = blocks(ROOT / "agents" / "README.md", "yaml")
+    example, *_ = blocks(ROOT / "agents" / "README.md", "yaml")
     (tmp_path / "my.yaml").write_text(example, encoding="utf-8")
     file = RecipeFile.read(tmp_path / "my.yaml")
     recipes = [file.recipe(task, variant) for task in file.tasks for variant in file.variants(task)]

@@ -74,6 +74,13 @@ def test_what_is_imported_is_trusted() -> None:
     assert Task("gymnasium:CartPole-v1").spec.id == "CartPole-v1"
 
 
+def test_a_module_that_is_allowed_has_to_be_there() -> None:
+    trust.allow("no_such_module")
+    with pytest.raises(TaskDistillError, match='module before the colon of "no_such_module:CartPole-v1"'):
+        Task("no_such_module:CartPole-v1").make_env()
+    trust._ALLOWED.discard("no_such_module")
+
+
 def test_an_experts_pickle_is_not_read(tmp_path: Path) -> None:
     PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu").save(tmp_path / "model")
     name = f"ppo:{tmp_path / 'model.zip'}"

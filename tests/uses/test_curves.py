@@ -93,7 +93,10 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_curve_of_a_run_continues_over_its_stages(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path, [(10, 1, 0, 1), (20, 2, 0, 2)], env_id="Hopper-v4")
+    text = "tasks: [CartPoleND-v0 n=2]\nvariants: {twice: {stages: [ppmo, ppmo]}}"
+    (tmp_path / "my.yaml").write_text(text)
+    rows = [(10, 1, 0, 1), (20, 2, 0, 2)]
+    folder = run_folder(tmp_path, rows, env_id=str(tmp_path / "my.yaml"))
     (folder / "2-ppmo").mkdir()
     evaluations.write(folder / "2-ppmo" / evaluations.TABLE, [(0, 3, 0, 3), (5, 4, 0, 4)])
     (line,) = plot_learning_curves([folder]).axes[0].lines
