@@ -12,7 +12,7 @@ from gym_taskdistill.paths import data_root
 from gym_taskdistill.policies.evaluation import evaluate
 
 #: Games of Atari are long.
-N_AGENTS, N_PLAYERS = 16, 4
+N_AGENTS, N_PLAYERS = 8, 2
 
 
 @pytest.mark.slow
