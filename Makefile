@@ -39,7 +39,7 @@ test: $(INSTALLED)  ## Run the tests and the examples in the docstrings, on two 
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-fast: $(INSTALLED)  ## Run the tests that together take less than a minute
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow and not wheel"
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow and not wheel and not long"
 
 lint: $(INSTALLED)  ## Check style, formatting and types
 	$(RUN) -m ruff check
