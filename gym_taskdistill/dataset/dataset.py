@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gym_taskdistill.dataset import file, fit, training
 from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
 from gym_taskdistill.dataset.spaces import n_logits, space_from_dict
+from gym_taskdistill.dataset.tensors import frozen
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.inner.rules import InnerRule, inner_rule
@@ -98,13 +99,13 @@ class DistilledDataset:
             "clip_obs": None if self.clip_obs is None else _positive(self.clip_obs, "clip_obs"),
             "encoder_layers": as_int(self.encoder_layers, "encoder_layers", minimum=0),
             "encoder": {
-                name: _frozen(tensor, _ENCODER + str(name), device) for name, tensor in self.encoder.items()
+                name: frozen(tensor, _ENCODER + str(name), device) for name, tensor in self.encoder.items()
             },
         }
         for name in _TENSORS:
             tensor = getattr(self, name)
             optional = name not in ("x", "y")
-            values[name] = None if tensor is None and optional else _frozen(tensor, name, device)
+            values[name] = None if tensor is None and optional else frozen(tensor, name, device)
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self._check_shapes()
@@ -413,16 +414,3 @@ def _positive(value: Any, where: str) -> float:
     if number <= 0:
         raise DatasetError(f"{where} is {number}, but must be positive.")
     return number
-
-
-def _frozen(value: Any, where: str, device: torch.device | None) -> Tensor:
-    """A detached, contiguous float32 copy that nobody else can change."""
-    if not isinstance(value, Tensor):
-        raise DatasetError(f"{where} must be a tensor, not a {type(value).__name__}.")
-    if not value.is_floating_point():
-        raise DatasetError(f"{where} must be a floating-point tensor, not {value.dtype}.")
-    tensor = value.detach().to(device, torch.float32)
-    tensor = tensor.clone(memory_format=torch.contiguous_format)
-    if not bool(torch.isfinite(tensor).all()):
-        raise DatasetError(f"{where} holds NaN or infinite values.")
-    return tensor
