@@ -24,7 +24,7 @@ from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_text
-from gym_taskdistill.learners import TABLE_1, LearnersArg, learner_distribution
+from gym_taskdistill.learners import LearnersArg, learner_distribution, without_groups
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import evaluate
 from gym_taskdistill.seeds import TEST
@@ -55,9 +55,9 @@ class EvaluateArgs:
     """Full episodes for each agent."""
 
     learners: tuple[str, ...] = ()
-    """Learner distributions to draw agents from, by name; table_1 stands for the paper's six columns, and
-    package.module:function for networks that a function makes. By default the one the dataset was distilled
-    over."""
+    """Learner distributions to draw agents from, by name; table_1 stands for the paper's six columns,
+    any_network for twelve architectures that differ more, and package.module:function for networks that a
+    function makes. By default the one the dataset was distilled over."""
 
     trust: bool = False
     """Import what the dataset's card names, a module of environments or a function that makes learners; that
@@ -106,12 +106,10 @@ def evaluate_command(args: EvaluateArgs) -> None:
         raise TaskDistillError(
             f"A card holds the scores of {dataset.card.env_id}, not of {task}: no --record."
         )
-    names: list[str | None] = []
-    for name in args.learners:
-        names.extend(TABLE_1 if name == "table_1" else [name])
+    names: list[str | None] = [*without_groups(args.learners)]
     if args.trust or any(":" in name for name in args.learners):
-        specs: Sequence[LearnersArg] = args.learners or (dataset.card.learners,)
-        trust(lambda: [learner_distribution(s, trust=True) for s in specs if s != "table_1"])
+        specs: Sequence[LearnersArg] = without_groups(args.learners) or (dataset.card.learners,)
+        trust(lambda: [learner_distribution(spec, trust=True) for spec in specs])
     tested = dataset.to(get_device(args.device))
     scores = []
     total = len(names or [None]) * args.agents * args.episodes

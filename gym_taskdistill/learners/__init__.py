@@ -8,17 +8,22 @@ from gym_taskdistill.learners.module import ModuleFamily
 from gym_taskdistill.learners.named import (
     ALPHA_A,
     ALPHA_C,
+    ANY_NETWORK,
+    LEARNER_GROUPS,
     NAMED_LEARNERS,
     TABLE_1,
     LearnersArg,
     learner_distribution,
     register_family,
+    without_groups,
 )
 
 __all__ = [
     "ALPHA_A",
     "ALPHA_C",
+    "ANY_NETWORK",
     "CNN",
+    "LEARNER_GROUPS",
     "MLP",
     "NAMED_LEARNERS",
     "TABLE_1",
@@ -31,4 +36,5 @@ __all__ = [
     "Network",
     "learner_distribution",
     "register_family",
+    "without_groups",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
@@ -11,6 +11,7 @@ from gym_taskdistill.learners.distributions import LearnerDistribution, Mixture
 from gym_taskdistill.learners.limits import check_description
 from gym_taskdistill.learners.mlp import MLP
 from gym_taskdistill.learners.module import Factory, ModuleFamily
+from gym_taskdistill.learners.networks import block_mlp
 from gym_taskdistill.safe_yaml import shortened
 
 #: The paper's Λ for cart-pole and MuJoCo: 64-64 tanh, orthogonal √2, last layer 0.01.
@@ -29,9 +30,33 @@ TABLE_1: dict[str, LearnerDistribution] = {
     "random_L": MLP(depth=(1, 6)),
 }
 
+#: Twelve architectures that tell how universal a dataset is. Its mixture of learners may hold the first six;
+#: no shipped recipe distils over the others.
+ANY_NETWORK: dict[str, LearnerDistribution] = {
+    "alpha_c": ALPHA_C,
+    "tanh_32": MLP(width=32),
+    "relu_128": MLP(width=128, activation="relu", init="kaiming_uniform"),
+    "relu_512x1": MLP(width=512, depth=1, activation="relu", init="kaiming_uniform"),
+    "gelu_64": MLP(activation="gelu", init="xavier_uniform"),
+    "silu_256": MLP(width=256, activation="silu", init="kaiming_normal"),
+    "gelu_residual": ModuleFamily(block_mlp, {"depth": 3, "residual": True}),
+    "relu_layer_norm": ModuleFamily(block_mlp, {"activation": "relu"}),
+    "tanh_1024": MLP(width=1024),
+    "tanh_deep_6": MLP(depth=6),
+    "elu_kaiming": MLP(activation="elu", init="kaiming_normal"),
+    "relu_torch": MLP(activation="relu", init="torch"),
+}
+
+#: Names that stand for several distributions, wherever learners of a test are named.
+LEARNER_GROUPS: dict[str, tuple[str, ...]] = {
+    "table_1": tuple(TABLE_1),
+    "any_network": tuple(ANY_NETWORK),
+}
+
 #: Distributions a recipe, a command line or `DistilledPolicy` may name.
 NAMED_LEARNERS: dict[str, LearnerDistribution] = {
     **TABLE_1,
+    **ANY_NETWORK,
     "alpha_a": ALPHA_A,
     # What the universal datasets are distilled over. One step: the initialisations of Table 1, the hard
     # ones more often; its widths and depths keep Λ's initialisation and come for free. A few steps: these
@@ -77,6 +102,15 @@ def register_family(name: str, family: type[LearnerDistribution]) -> None:
     if name in _FAMILIES or name == "custom":
         raise ValueError(f'The learner family "{name}" exists already; choose another name.')
     _FAMILIES[name] = family
+
+
+def without_groups(names: Iterable[str]) -> list[str]:
+    """Put the members of a group in the place of its name.
+
+    >>> without_groups(["table_1", "alpha_a"])
+    ['alpha_c', 'ortho_1', 'xavier', 'xavier_1', 'random_h', 'random_L', 'alpha_a']
+    """
+    return [member for name in names for member in LEARNER_GROUPS.get(name, (name,))]
 
 
 def learner_distribution(spec: LearnersArg, *, trust: bool = False) -> LearnerDistribution:

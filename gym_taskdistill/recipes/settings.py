@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import inner_rule
-from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distribution
+from gym_taskdistill.learners import LEARNER_GROUPS, NAMED_LEARNERS, learner_distribution, without_groups
 from gym_taskdistill.schema import Schema
 
 
@@ -43,8 +43,8 @@ def _learners(value: Any) -> Any:
 
 def _columns(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
-        if name != "table_1" and name not in NAMED_LEARNERS:
-            known = ", ".join(["table_1", *NAMED_LEARNERS])
+        if name not in LEARNER_GROUPS and name not in NAMED_LEARNERS:
+            known = ", ".join([*LEARNER_GROUPS, *NAMED_LEARNERS])
             raise ValueError(f'must name learner distributions, but there is no "{name}"; known are {known}')
     return value
 
@@ -95,7 +95,7 @@ class EvaluationPlan(Schema):
         final_agents: Fresh agents in the final score, which is on the test seed.
         final_episodes: Episodes for each.
         final_learners: Learner distributions of the final score, a row for each; ``table_1`` stands for the
-            paper's six. Empty for the recipe's own.
+            paper's six, ``any_network`` for twelve that differ more. Empty for the recipe's own.
     """
 
     error: ClassVar[type[TaskDistillError]] = TaskDistillError
@@ -110,7 +110,4 @@ class EvaluationPlan(Schema):
     @property
     def columns(self) -> tuple[str | None, ...]:
         """Learner distributions of the final score, ``None`` for the recipe's own."""
-        names: list[str] = []
-        for name in self.final_learners:
-            names.extend(TABLE_1 if name == "table_1" else [name])
-        return tuple(names) or (None,)
+        return tuple(without_groups(self.final_learners)) or (None,)

@@ -15,6 +15,7 @@ import torch
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import (
     ALPHA_C,
+    ANY_NETWORK,
     MLP,
     NAMED_LEARNERS,
     TABLE_1,
@@ -23,6 +24,7 @@ from gym_taskdistill.learners import (
     Mixture,
     learner_distribution,
     register_family,
+    without_groups,
 )
 from gym_taskdistill.learners import named as named_learners
 
@@ -332,3 +334,14 @@ def test_a_family_without_a_spec_describes_itself() -> None:
         spec = LearnerDistribution.spec
 
     assert Nameless().spec() == {"family": "custom", "name": repr(Nameless())}
+
+
+def test_any_network_is_twelve_architectures_of_which_six_are_in_no_shipped_mixture() -> None:
+    assert without_groups(["any_network"]) == list(ANY_NETWORK)
+    assert len(ANY_NETWORK) == 12
+    drawn = {
+        name: learners.sample(2, (4,), 2, generator())(torch.randn(2, 5, 4))
+        for name, learners in ANY_NETWORK.items()
+    }
+    assert all(outputs.shape == (2, 5, 2) and outputs.isfinite().all() for outputs in drawn.values())
+    assert all(learner_distribution(learners.spec()) == learners for learners in ANY_NETWORK.values())
