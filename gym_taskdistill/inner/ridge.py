@@ -19,10 +19,11 @@ class Ridge(InnerRule):
     """Ridge regression of the last layer on the rows' features: one Newton step, in closed form.
 
     As in KIP (Nguyen et al. 2021) and FRePo (Zhou et al. 2022), the last layer becomes the minimum of
-    ``‖ΦW - Y‖² + ρ‖W‖²``, where the rows of Φ are what it sees of the k rows, with a one for its bias, and
-    ``ρ = λ ‖Φ‖² / k``: relative to the features, so that one λ fits learners of all widths. The loss is
-    quadratic, so that one Newton step reaches the minimum from any fresh last layer. All other layers stay as
-    they are drawn. For learners that end in a linear layer.
+    ``‖ΦW + b - Y‖² + ρ‖W‖²``, where the rows of Φ are what it sees of the k rows and b is its bias, if it has
+    one. ``ρ = λ ‖Φ - mean Φ‖² / k`` is relative to how far features vary, so that one λ fits learners of all
+    widths, and of all biases in the layers before. The loss is quadratic, so that one Newton step reaches the
+    minimum from any fresh last layer. All other layers stay as they are drawn. For learners that end in a
+    linear layer.
 
     Attributes:
         regularization: λ, above 0; a number, or a 0-d tensor where it is learned. Small values fit the
@@ -79,22 +80,33 @@ class Ridge(InnerRule):
         """Return a stack's parameters, its last layer's replaced."""
         features = stack.features(x.expand(stack.size, *x.shape))
         hidden, head = stack.params[: -stack.n_head], stack.params[-stack.n_head :]
-        has_bias = len(head) == 2
-        if has_bias:
-            features = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
-        weights = _ridge(features, y, self.regularization).to(y.dtype)
-        solved = (weights[:, :-1], weights[:, -1]) if has_bias else (weights,)
-        return (*hidden, solved[0].mT, *solved[1:])
+        weights, bias = _ridge(features, y, self.regularization, has_bias=len(head) == 2)
+        return (*hidden, weights.mT.to(y.dtype), *(b.to(y.dtype) for b in bias))
 
 
-def _ridge(phi: Tensor, y: Tensor, regularization: Tensor | float) -> Tensor:
-    """Return the minimum of ``‖ΦW - Y‖² + ρ‖W‖²`` for each Φ of ``(M, k, f)``, shape ``(M, f, n_outputs)``.
+def _ridge(
+    phi: Tensor, y: Tensor, regularization: Tensor | float, *, has_bias: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the minimum of ``‖ΦW + b - Y‖² + ρ‖W‖²`` for each Φ of ``(M, k, f)``.
 
-    In float64, since Gram matrices square the condition number, and by the smaller of the two of them.
+    In float64, since Gram matrices square the condition number, and by the smaller of the two of them. The
+    bias is not drawn to 0, so that at the minimum it maps the mean of the features to the mean of the labels.
+
+    Returns:
+        W of shape ``(M, f, n_outputs)``, and b of ``(M, n_outputs)`` in a tuple that is empty without a bias.
     """
     if not bool(torch.isfinite(phi).all()):
         raise TaskDistillError("The last layer cannot be solved for: what it sees of the rows is not finite.")
-    phi, y = phi.double(), y.double()
+    phi, y = phi.double(), y.double().expand(len(phi), *y.shape)
+    if not has_bias:
+        return _solved(phi, y, regularization), ()
+    phi_mean, y_mean = phi.mean(dim=1, keepdim=True), y.mean(dim=1, keepdim=True)
+    weights = _solved(phi - phi_mean, y - y_mean, regularization)
+    return weights, ((y_mean - phi_mean @ weights).squeeze(1),)
+
+
+def _solved(phi: Tensor, y: Tensor, regularization: Tensor | float) -> Tensor:
+    """Return the minimum of ``‖ΦW - Y‖² + ρ‖W‖²`` for each Φ, shape ``(M, f, n_outputs)``."""
     k, n_features = phi.shape[-2:]
     # Far below any useful λ; a λ of almost 0 would leave a matrix that has no inverse.
     rho = (regularization + 1e-9) * phi.square().sum(dim=(1, 2)) / k + torch.finfo(torch.float32).tiny
@@ -103,5 +115,5 @@ def _ridge(phi: Tensor, y: Tensor, regularization: Tensor | float) -> Tensor:
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor = torch.linalg.cholesky(gram + rho.view(-1, 1, 1) * eye)
     if few_rows:
-        return phi.mT @ torch.cholesky_solve(y.expand(len(phi), *y.shape), factor)
+        return phi.mT @ torch.cholesky_solve(y, factor)
     return torch.cholesky_solve(phi.mT @ y, factor)

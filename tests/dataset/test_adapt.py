@@ -75,6 +75,23 @@ def test_the_exploration_of_agents_can_be_set() -> None:
     assert torch.equal(quiet.x, dataset.x)
 
 
+@pytest.mark.parametrize("labels", [0.0, -1.0])
+def test_the_exploration_of_a_whole_network_can_be_set(labels: float) -> None:
+    card = zoo.load("InvertedPendulum-v4").card.replace(learners={"family": "mlp", "depth": 0})
+    direct = DistilledDataset(  # what a stage ppo makes: the encoder holds all layers, and nothing is trained
+        x=torch.zeros(1, 4),
+        y=torch.zeros(1, 1),
+        rule=InnerSGD(lr=0.02),
+        log_std=torch.tensor([labels]),
+        encoder={"0.weight": torch.ones(1, 4), "0.bias": torch.zeros(1)},
+        encoder_layers=1,
+        card=card,
+    )
+    quiet = adapt(direct, Task("InvertedPendulum-v4"), log_std=-2.0)
+    trained = train_fresh_learners(quiet, 1, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(trained.log_std, torch.full((1, 1), -2.0))
+
+
 def test_the_hidden_layers_rate_can_be_set() -> None:
     dataset = zoo.load("Hopper-v4")
     assert adapt(dataset, Task("Hopper-v4"), lr_hidden=0.0).rule.lr_hidden == 0

@@ -71,6 +71,14 @@ def seen_by_the_head(module: nn.Module, x: Tensor) -> Tensor:
     return phi if head_of(module).bias is None else torch.cat([phi, torch.ones(len(phi), 1)], dim=1)
 
 
+def penalty(module: nn.Module, phi: Tensor, regularization: float) -> Tensor:
+    """Return ρ for each column of Φ: 0 for the bias, beside which features are measured from their means."""
+    if head_of(module).bias is None:
+        return regularization * phi.square().sum() / len(phi) * torch.ones(phi.shape[1])
+    rho = regularization * (phi - phi.mean(dim=0)).square().sum() / len(phi)
+    return torch.cat([rho * torch.ones(phi.shape[1] - 1), torch.zeros(1)])
+
+
 @families
 @pytest.mark.parametrize("k", [3, 40])
 @pytest.mark.parametrize("regularization", [1e-6, 0.1])
@@ -83,8 +91,8 @@ def test_the_last_layer_is_the_closed_form(
     for i in range(M):
         module = in_float64(lambda i=i: learners.module(i))
         phi = seen_by_the_head(module, x.detach())
-        rho = regularization * phi.square().sum() / k
-        weights = torch.linalg.solve(phi.T @ phi + rho * torch.eye(phi.shape[1]), phi.T @ y.detach())
+        rho = penalty(module, phi, regularization)
+        weights = torch.linalg.solve(phi.T @ phi + rho.diag(), phi.T @ y.detach())
         outputs = seen_by_the_head(module, probe) @ weights
         torch.testing.assert_close(trained(probe.unsqueeze(0))[i], outputs, atol=1e-5, rtol=1e-4)
         kept = in_float64(lambda i=i: trained.module(i))
@@ -98,7 +106,7 @@ def test_descent_on_the_ridge_loss_ends_there() -> None:
     trained, _ = Ridge(0.2).train(learners, x, y)
     phi = seen_by_the_head(module, x.detach())
     weights = torch.zeros(phi.shape[1], OUTPUTS, dtype=torch.float64)
-    rho = 0.2 * phi.square().sum() / len(x)
+    rho = penalty(module, phi, 0.2).unsqueeze(1)
     for _ in range(3000):
         weights -= 0.02 * (phi.T @ (phi @ weights - y.detach()) + rho * weights)
     torch.testing.assert_close(trained.params[-2][0], weights[:-1].T, atol=1e-6, rtol=1e-6)
