@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,8 +13,9 @@ from typing import Any
 
 import tyro
 
-from gym_taskdistill import zoo
-from gym_taskdistill.dataset.card import Score
+from gym_taskdistill import seeds, zoo
+from gym_taskdistill.dataset.aggregates import Aggregates
+from gym_taskdistill.dataset.card import Score, digits
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.progress import progress
@@ -24,11 +26,13 @@ __all__ = [
     "dataset_path",
     "key_values",
     "load_dataset",
+    "over_text",
     "print_columns",
     "print_scores",
     "printable",
     "progress",
     "run_command",
+    "seed_list",
     "trust",
     "trust_env",
 ]
@@ -111,6 +115,26 @@ def key_values(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     return values
 
 
+def seed_list(text: str) -> list[int]:
+    """Read several seeds, each once.
+
+    Raises:
+        TaskDistillError: They are written otherwise.
+
+    >>> seed_list("0-2,7")
+    [0, 1, 2, 7]
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or int(match[2] or match[1]) - int(match[1]) > 1000:
+            raise TaskDistillError(f"--seeds must be seeds such as 0-4 or 0,3,7, but is {text[:80]!r}.")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if not found or len(set(found)) != len(found):
+        raise TaskDistillError(f"--seeds must name each seed once, but is {text[:80]!r}.")
+    return [seeds.checked(seed) for seed in found]
+
+
 def trust(imports: Callable[[], object]) -> None:
     """Let what a recipe or a card names be imported, from the folder the user is in too."""
     if os.getcwd() not in sys.path:
@@ -155,10 +179,47 @@ def print_scores(title: str, scores: Iterable[Score]) -> None:
     """Print scores as a table, with the protocol beneath."""
     scores = list(scores)
     print(printable(title))
-    rows = [(s.learners, "deterministic" if s.deterministic else "stochastic", *s.figures) for s in scores]
-    print_columns(("learners", "policy", "mean", "std", "worst agent"), rows, left=("learners", "policy"))
+    rows = []
+    for score in scores:
+        mean, std, worst = score.figures
+        policy = "deterministic" if score.deterministic else "stochastic"
+        rows.append((score.learners, policy, mean, std, *_spread(score.aggregates), worst))
+    head = ("learners", "policy", "mean", "std", "95 % interval", "IQM", "5 % quantile", "far below")
+    print_columns((*head, "worst agent"), rows, left=("learners", "policy"))
     for n_agents, n_episodes in sorted({(s.n_agents, s.n_episodes) for s in scores}):
         print(
-            f"{n_agents} fresh agents x {n_episodes} full episodes each, raw rewards; "
-            "mean, standard deviation and minimum over agents."
+            f"{n_agents} fresh agents x {n_episodes} full episodes each, raw rewards; all figures over "
+            "agents' mean returns.\nThe interval is the mean's, IQM the mean of the middle half, far below "
+            "the share under half of the median."
         )
+
+
+def _spread(over: Aggregates | None) -> tuple[str, str, str, str]:
+    if over is None:
+        return "", "", "", ""
+    n = digits(over.mean)
+    return interval_text(over), f"{over.iqm:.{n}f}", f"{over.quantile:.{n}f}", f"{over.far_below:.1%}"
+
+
+def interval_text(over: Aggregates) -> str:
+    """Write the interval of a mean; empty if there is none.
+
+    >>> interval_text(Aggregates.of([1.0, 2.0, 3.0, 4.0, 5.0]))
+    '[1.80, 4.20]'
+    """
+    if over.mean_interval is None:
+        return ""
+    low, high = (f"{end:.{digits(over.mean)}f}" for end in over.mean_interval)
+    return f"[{low}, {high}]"
+
+
+def over_text(over: Aggregates, of_what: str) -> str:
+    """Write in a sentence what several scores come to.
+
+    >>> over_text(Aggregates.of([1.0, 2.0, 3.0, 4.0, 5.0]), "distillations")
+    'mean 3.00, 95 % interval [1.80, 4.20], interquartile mean 3.00, worst 1.00 over 5 distillations'
+    """
+    mean, iqm, worst = (f"{value:.{digits(over.mean)}f}" for value in (over.mean, over.iqm, over.worst))
+    interval = interval_text(over)
+    told = [f"mean {mean}", *([f"95 % interval {interval}"] if interval else [])]
+    return f"{', '.join(told)}, interquartile mean {iqm}, worst {worst} over {over.n} {of_what}"

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from stable_baselines3.common.utils import get_device
 
+from gym_taskdistill import zoo
 from gym_taskdistill.cli.common import (
     dataset_path,
     key_values,
+    over_text,
+    print_columns,
     print_scores,
+    printable,
     progress,
     run_command,
+    seed_list,
     trust,
     trust_env,
 )
+from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
@@ -27,6 +33,7 @@ from gym_taskdistill.files import write_text
 from gym_taskdistill.learners import LearnersArg, learner_distribution, without_groups
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import evaluate
+from gym_taskdistill.recipes.reproduce import load_distillation
 from gym_taskdistill.seeds import TEST
 from gym_taskdistill.tasks.task import Task
 
@@ -69,6 +76,13 @@ class EvaluateArgs:
     seed: int = TEST
     """Seed of agents, actions and envs."""
 
+    seeds: str | None = None
+    """Test several distillations of an entry, such as 0-4, and tell what they come to. The zoo ships one of
+    them; the others are what `taskdistill reproduce ENTRY --seeds 0-4` left in its folder."""
+
+    runs: Path = Path("runs/reproduce")
+    """That folder."""
+
     record: bool = False
     """Write the scores into the dataset's card, in the place of older ones of the same kind."""
 
@@ -97,6 +111,36 @@ def evaluate_command(args: EvaluateArgs) -> None:
     use_threads(args.jobs, args.torch_threads)
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)
+    datasets = [dataset] if args.seeds is None else _distillations(args)
+    task = _task(args, dataset)
+    names: list[str | None] = [*without_groups(args.learners)]
+    if args.trust or any(":" in name for name in args.learners):
+        specs: Sequence[LearnersArg] = without_groups(args.learners) or (dataset.card.learners,)
+        trust(lambda: [learner_distribution(spec, trust=True) for spec in specs])
+    scores: list[list[Score]] = []
+    columns = names or [None]
+    total = len(datasets) * len(columns) * args.agents * args.episodes
+    with progress(total, "episode", args.progress_bar) as bar:
+        for one in datasets:
+            scores.append(_scores(args, one, columns, task, bar.update))
+    if args.seeds is None:
+        print_scores(f"{dataset!r}", scores[0])
+        told: list[dict[str, Any]] = [score.to_dict() for score in scores[0]]
+    else:
+        _print_distillations(dataset, datasets, scores)
+        told = [
+            {"distillation": one.card.seed, "digest": one.digest, **score.to_dict()}
+            for one, its in zip(datasets, scores, strict=True)
+            for score in its
+        ]
+    if args.json is not None:
+        write_text(args.json, json.dumps(told, indent=2) + "\n")
+    if args.record:
+        _recorded(dataset, datasets, scores).save(path)
+
+
+def _task(args: EvaluateArgs, dataset: DistilledDataset) -> Task | None:
+    """Return the task to test on where it is not the dataset's own."""
     if args.env_id is not None:
         trust_env(args.env_id)  # the user's own word
     if args.trust:
@@ -106,39 +150,75 @@ def evaluate_command(args: EvaluateArgs) -> None:
         raise TaskDistillError(
             f"A card holds the scores of {dataset.card.env_id}, not of {task}: no --record."
         )
-    names: list[str | None] = [*without_groups(args.learners)]
-    if args.trust or any(":" in name for name in args.learners):
-        specs: Sequence[LearnersArg] = without_groups(args.learners) or (dataset.card.learners,)
-        trust(lambda: [learner_distribution(spec, trust=True) for spec in specs])
+    return task
+
+
+def _distillations(args: EvaluateArgs) -> list[DistilledDataset]:
+    """Load an entry's distillations, one for each seed."""
+    entry = zoo.find(args.dataset, args.variant, **key_values(args.env_kwargs, "--env-kwargs"))
+    return [load_distillation(entry, seed, args.runs) for seed in seed_list(args.seeds or "")]
+
+
+def _scores(
+    args: EvaluateArgs,
+    dataset: DistilledDataset,
+    columns: Sequence[str | None],
+    task: Task | None,
+    update: Callable[[int], object],
+) -> list[Score]:
+    """Score a dataset's agents, drawn from each learner distribution in turn."""
     tested = dataset.to(get_device(args.device))
-    scores = []
-    total = len(names or [None]) * args.agents * args.episodes
-    with progress(total, "episode", args.progress_bar) as bar:
-        for learners in names or [None]:
-            result = evaluate(
-                tested,
-                args.agents,
-                args.episodes,
-                learners=learners,
-                deterministic=args.deterministic,
-                seed=args.seed,
-                env=task,
-                progress=bar.update,
-            )
-            scores.append(result.score)
-    print_scores(f"{dataset!r}", scores)
-    if args.json is not None:
-        text = json.dumps([score.to_dict() for score in scores], indent=2)
-        write_text(args.json, text + "\n")
-    if args.record:
-        record_scores(dataset, scores).save(path)
+    return [
+        evaluate(
+            tested,
+            args.agents,
+            args.episodes,
+            learners=learners,
+            deterministic=args.deterministic,
+            seed=args.seed,
+            env=task,
+            progress=update,
+        ).score
+        for learners in columns
+    ]
 
 
-def record_scores(dataset: DistilledDataset, scores: Sequence[Score]) -> DistilledDataset:
-    """Return a dataset whose card has these scores, in place of those with the same learners and policy."""
-    new = {(score.learners, score.deterministic): score for score in scores}
-    kept = {(score.learners, score.deterministic): score for score in dataset.card.scores}
-    return dataset.replace(card=dataset.card.replace(scores=tuple({**kept, **new}.values())))
+def _print_distillations(
+    dataset: DistilledDataset, datasets: Sequence[DistilledDataset], scores: Sequence[Sequence[Score]]
+) -> None:
+    """Print for each learner distribution how the distillations scored, and what that comes to."""
+    for its in zip(*scores, strict=True):
+        rows = [
+            (str(one.card.seed), *score.figures, "ships" if one.digest == dataset.digest else "")
+            for one, score in zip(datasets, its, strict=True)
+        ]
+        print(printable(f"{dataset.card.task}, {its[0].learners}"))
+        print_columns(("seed", "mean", "std", "worst agent", ""), rows, left=("",))
+        agents = Aggregates.of([mean for score in its for mean in score.agent_means])
+        print(over_text(Aggregates.of([score.mean for score in its]), "distillations"))
+        print(
+            f"{over_text(agents, 'agents of all of them')}; {agents.far_below:.1%} under half of the median"
+        )
+
+
+def _recorded(
+    dataset: DistilledDataset, datasets: Sequence[DistilledDataset], scores: Sequence[Sequence[Score]]
+) -> DistilledDataset:
+    """Return the dataset with its own scores in the card, and those of the distillations that it tells of."""
+    of_digest = {one.digest: its for one, its in zip(datasets, scores, strict=True)}
+    told = tuple(
+        one.replace(scores=merged(one.scores, of_digest.get(one.digest, ())))
+        for one in dataset.card.distillations
+    )
+    card = dataset.card.replace(
+        scores=merged(dataset.card.scores, of_digest.get(dataset.digest, ())), distillations=told
+    )
+    return dataset.replace(card=card)
+
+
+def merged(old: Sequence[Score], new: Sequence[Score]) -> tuple[Score, ...]:
+    """Return scores with new ones in place of those with the same learners and policy."""
+    return tuple({(score.learners, score.deterministic): score for score in (*old, *new)}.values())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

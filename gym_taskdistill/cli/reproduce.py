@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,8 @@ from pathlib import Path
 import tyro
 
 from gym_taskdistill import seeds, zoo
-from gym_taskdistill.cli.common import print_columns, run_command
+from gym_taskdistill.cli.common import over_text, print_columns, run_command, seed_list
+from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.distill import critic_file
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.paths import data_root
@@ -73,9 +72,8 @@ def reproduce_command(args: ReproduceArgs) -> None:
     print_columns(["entry", "seed", "card", "this run", "minutes", "agreement"], rows, ["entry", "agreement"])
     for entry, group in done.items():
         if len(group) > 1 and all(one.file is not None for one in group):
-            means = [one.dataset.card.scores[0].mean for one in group]
-            spread = f"{statistics.mean(means):.1f} ± {statistics.stdev(means):.1f}"
-            print(f"{entry}: {spread} over {len(means)} distillations")
+            over = Aggregates.of([one.dataset.card.scores[0].mean for one in group])
+            print(f"{entry}: {over_text(over, 'distillations')}")
     if args.add:
         for group in done.values():
             _add(group, args.shipped)
@@ -96,15 +94,7 @@ def _seeds(args: ReproduceArgs) -> list[int]:
         return [seeds.checked(0 if args.seed is None else args.seed)]
     if args.seed is not None:
         raise TaskDistillError("Give --seed or --seeds, not both.")
-    found: list[int] = []
-    for part in args.seeds.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None or int(match[2] or match[1]) - int(match[1]) > 1000:
-            raise TaskDistillError(f"--seeds must be seeds such as 0-4 or 0,3,7, but is {args.seeds[:80]!r}.")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    if not found or len(set(found)) != len(found):
-        raise TaskDistillError(f"--seeds must name each seed once, but is {args.seeds[:80]!r}.")
-    return [seeds.checked(seed) for seed in found]
+    return seed_list(args.seeds)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

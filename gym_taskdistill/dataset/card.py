@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from gymnasium import Space
 from pydantic import AfterValidator, Field, field_validator
 
+from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.dataset.lineage import Distillation, StageRecord, versions
 from gym_taskdistill.dataset.plain import as_dict, as_float, as_int, as_plain, ordered
 from gym_taskdistill.dataset.score import Score, digits
@@ -155,6 +156,12 @@ class Card(Schema):
     def legacy(self) -> bool:
         """Whether the card cannot tell as stages how the dataset was made."""
         return not self.lineage
+
+    @property
+    def over_distillations(self) -> Aggregates | None:
+        """What the mean returns of the distillations come to; ``None`` if there are fewer than two."""
+        means = [one.mean for one in self.distillations]
+        return Aggregates.of(means) if len(means) > 1 else None
 
 
 def described(task: Task, observation_space: Space[Any], action_space: Space[Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from gym_taskdistill.dataset.score import Score
 from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.schema import Schema, Seconds
 
@@ -92,6 +93,7 @@ class Distillation(Schema):
         std: Standard deviation over agents, at least 0.
         min: Worst agent's mean return.
         seconds: Seconds the run took, at least 0.
+        scores: Its evaluations on the test seed, as far as they are kept.
 
     Raises:
         DatasetError: If a value is not of its type or range.
@@ -107,3 +109,4 @@ class Distillation(Schema):
     std: Annotated[float, Field(ge=0)]
     min: float
     seconds: Seconds = 0.0
+    scores: tuple[Score, ...] = ()

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
+from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.schema import Schema
 
@@ -58,6 +59,11 @@ class Score(Schema):
         if self.agent_means and len(self.agent_means) != self.n_agents:
             raise ValueError(f"agent_means has {len(self.agent_means)} values for {self.n_agents} agents")
         return self
+
+    @property
+    def aggregates(self) -> Aggregates | None:
+        """What the agents' means come to; ``None`` where the card does not keep them."""
+        return Aggregates.of(self.agent_means) if self.agent_means else None
 
     @property
     def figures(self) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from gym_taskdistill import seeds
+from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
@@ -75,6 +76,11 @@ class Evaluation:
     def min(self) -> float:
         """Mean return of the worst agent."""
         return float(self.agent_means.min())
+
+    @property
+    def aggregates(self) -> Aggregates:
+        """What the agents' means come to: interquartile mean, intervals, and how the worst fare."""
+        return Aggregates.of(self.agent_means)
 
     @property
     def score(self) -> Score:

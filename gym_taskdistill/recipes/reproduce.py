@@ -18,6 +18,7 @@ from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import check, load
 from gym_taskdistill.recipes.recipe import Recipe
 from gym_taskdistill.recipes.run import build
+from gym_taskdistill.recipes.stages.stage import RESULT
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,36 @@ def folder_of(root: Path, entry: str, seed: int) -> Path:
     return root / entry / f"seed={seed}"
 
 
+def load_distillation(entry: zoo.ZooEntry, seed: int, root: Path) -> DistilledDataset:
+    """Load a distillation of an entry: the zoo's own, or what `reproduce` has made with another seed.
+
+    Args:
+        entry: The entry.
+        seed: Seed of the distillation.
+        root: Folder under which `reproduce` made it.
+
+    Raises:
+        TaskDistillError: It has not been made there, or it is another dataset than the card tells of.
+    """
+    card = entry.card
+    if card.seed == seed and not card.legacy:
+        return entry.load()
+    file = folder_of(root, entry.name, seed) / RESULT
+    if not file.is_file():
+        raise TaskDistillError(
+            f'{entry.name} has no distillation of seed {seed} under "{root}"; make it by '
+            f"`taskdistill reproduce {entry.name} --seeds {seed} --out {root}`."
+        )
+    dataset = DistilledDataset.load(file)
+    told = next((d for d in card.distillations if d.seed == seed), None)
+    if told is not None and told.digest != dataset.digest:
+        raise TaskDistillError(
+            f'"{file}" is another dataset than that of seed {seed} on the card of {entry.name}: it was made '
+            "by other settings, versions or hardware."
+        )
+    return dataset
+
+
 def reproduce(
     entries: Iterable[str], seeds: Sequence[int], root: Path, n_jobs: int = 1, progress_bar: bool = True
 ) -> Iterator[Reproduction]:
@@ -195,6 +226,7 @@ def distillation(dataset: DistilledDataset) -> Distillation:
         std=score.std,
         min=score.min,
         seconds=card.wall_clock_s,
+        scores=card.scores,
     )
 
 

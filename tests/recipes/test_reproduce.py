@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from gym_taskdistill import zoo
+from gym_taskdistill.cli import evaluate
 from gym_taskdistill.cli import reproduce as command
+from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.recipes import reproduce as reproducing
 from gym_taskdistill.recipes.file import load
@@ -60,6 +62,18 @@ def test_the_command_adds_what_selection_chose_and_makes_it_again(
     best = max(card.distillations, key=lambda d: d.selection_mean)
     assert (card.seed, zoo.find(ENTRY).load().digest) == (best.seed, best.digest)
     capsys.readouterr()
+    tells_of_both = [ENTRY, "--seeds", "0-1", "--runs", str(tmp_path / "out"), "--no-progress-bar"]
+    evaluate.main([*tells_of_both, "--agents", "4", "--episodes", "2", "--record"])
+    out = capsys.readouterr().out
+    assert "ships" in out and "over 2 distillations" in out and "over 8 agents" in out
+    recorded = zoo.find(ENTRY).card
+    assert [one.scores[0].n_agents for one in recorded.distillations] == [4, 4]
+    (own,) = (one for one in recorded.distillations if one.seed == recorded.seed)
+    assert own.scores == recorded.scores
+    assert recorded.over_distillations == Aggregates.of([one.mean for one in recorded.distillations])
+    with pytest.raises(SystemExit):
+        evaluate.main([ENTRY, "--seeds", "0-2", "--runs", str(tmp_path / "out")])
+    assert "reproduce CartPoleND-v0/n=1,k_min --seeds 2" in capsys.readouterr().err
     # From nothing in another folder, as the card says: equal, bit for bit.
     again = ["--out", str(tmp_path / "again"), "--no-progress-bar"]
     command.main([ENTRY, "--seeds", "0,1", "--jobs", "2", *again])
