@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "train fresh agents on a dataset and test them",
     "enjoy": "watch or record a fresh agent",
     "zoo": "list, show and add distilled datasets",
+    "baselines": "set simpler things beside a dataset",
     "plot": "draw learning curves and the rows of a dataset",
 }
 

@@ -166,6 +166,17 @@ class Learners:
         rest: Iterator[Tensor] = iter(params)
         return Learners([stack.replace([next(rest) for _ in stack.params]) for stack in self.stacks])
 
+    @staticmethod
+    def join(batches: Sequence[Learners]) -> Learners:
+        """Put batches behind one another; if each is one stack of the same layers, they become one stack."""
+        stacks = [stack for batch in batches for stack in batch.stacks]
+        own = [s for s in stacks if isinstance(s, LearnerStack)]
+        own = [stack for stack in own if stack.layers == own[0].layers]
+        if len(own) != len(stacks) or any(stack.shapes is not None for stack in own):
+            return Learners(stacks)
+        params = tuple(torch.cat(column) for column in zip(*(stack.params for stack in own), strict=True))
+        return Learners([LearnerStack(own[0].layers, params, sum(stack.size for stack in own))])
+
     def part(self, part: slice) -> Learners:
         """Return some of the layers, such as ``slice(2, None)``, with their parameters; of a single stack.
 

@@ -35,6 +35,9 @@ MAX_BYTES = 2**30
 #: Called with the number of finished episodes.
 Progress = Callable[[int], object]
 
+#: Chooses an action, of the flat space, for each of a batch of raw flat observations.
+Act = Callable[[np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -179,9 +182,9 @@ def evaluate(
                 vec_env = task.make_vec_env(count * envs_per_agent, step_cap=STEP_CAP, n_jobs=n_jobs)
             vec_env.seed(seed + first)
             chunk = slice(first, first + count)
-            returns[chunk], lengths[chunk] = _play(
-                agents, dataset, vec_env, n_episodes // envs_per_agent, deterministic, generator, progress
-            )
+            act = acting(agents, dataset, deterministic, generator)
+            played = play(act, vec_env, n_episodes // envs_per_agent, progress)
+            returns[chunk], lengths[chunk] = (array.reshape(count, -1) for array in played)
     finally:
         if vec_env is not None:
             vec_env.close()
@@ -194,17 +197,48 @@ def evaluate(
     return Evaluation(returns, lengths, task, _name(distribution), deterministic, seed)
 
 
-def _play(
-    agents: TrainedLearners,
-    dataset: DistilledDataset,
-    env: VecEnv,
-    episodes_per_env: int,
-    deterministic: bool,
-    generator: torch.Generator,
-    progress: Progress | None,
+def acting(
+    agents: TrainedLearners, dataset: DistilledDataset, deterministic: bool, generator: torch.Generator
+) -> Act:
+    """Let M agents act, each in an equal share of the columns of a vec-env, one share behind the other.
+
+    Args:
+        agents: The agents.
+        dataset: Whose view they have of observations.
+        deterministic: Take the mode of their policies.
+        generator: Source of the actions, on the dataset's device.
+    """
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            batch = torch.as_tensor(np.ascontiguousarray(obs), dtype=torch.float32, device=dataset.x.device)
+            batch = dataset.normalize(batch.reshape(-1, *dataset.obs_shape))
+            distribution = agents.action_distribution(batch.unflatten(0, (len(agents.learners), -1)))
+            actions = distribution.mode() if deterministic else distribution.sample(generator)
+            array: np.ndarray = actions.flatten(0, 1).cpu().numpy()
+            return array
+
+    return act
+
+
+def play(
+    act: Act, env: VecEnv, episodes_per_env: int, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Let M agents play in E columns each until every column has its episodes; arrays ``(M, episodes)``."""
-    n_agents, n_columns = len(agents.learners), env.num_envs
+    """Play until every column has its episodes, so that short ones are not over-represented.
+
+    Args:
+        act: Chooses an action for each column.
+        env: The task's vec-env, with raw observations; it is reset first.
+        episodes_per_env: Full episodes of each column; what a column plays beyond them does not count.
+        progress: Called with the number of finished episodes now and then.
+
+    Returns:
+        Raw returns and lengths, ``(n_columns, episodes_per_env)``.
+
+    Raises:
+        TaskDistillError: An observation or a reward is not finite.
+    """
+    n_columns = env.num_envs
     returns = np.zeros((n_columns, episodes_per_env))
     lengths = np.zeros((n_columns, episodes_per_env), dtype=np.int64)
     finished = np.zeros(n_columns, dtype=np.int64)
@@ -213,15 +247,10 @@ def _play(
     while (finished < episodes_per_env).any():
         assert isinstance(obs, np.ndarray)
         check_finite(step, observations=obs)
-        with torch.no_grad():
-            batch = torch.as_tensor(np.ascontiguousarray(obs), dtype=torch.float32, device=dataset.x.device)
-            batch = dataset.normalize(batch.reshape(-1, *dataset.obs_shape)).unflatten(0, (n_agents, -1))
-            distribution = agents.action_distribution(batch)
-            actions = distribution.mode() if deterministic else distribution.sample(generator)
-            action_array = actions.flatten(0, 1).cpu().numpy()
+        actions = act(obs)
         if box is not None:
-            action_array = np.clip(action_array, box.low, box.high)
-        obs, rewards, dones, infos = env.step(action_array)
+            actions = np.clip(actions, box.low, box.high)
+        obs, rewards, dones, infos = env.step(actions)
         step += 1
         check_finite(step, rewards=rewards)
         for column in np.flatnonzero(dones & (finished < episodes_per_env)):
@@ -231,7 +260,7 @@ def _play(
             finished[column] += 1
             if progress is not None:
                 progress(1)
-    return returns.reshape(n_agents, -1), lengths.reshape(n_agents, -1)
+    return returns, lengths
 
 
 def _tiles(n_agents: int, n_episodes: int, max_columns: int, max_agents: int) -> tuple[int, int]:
