@@ -18,7 +18,7 @@ COMMANDS = {
     "enjoy": "watch or record a fresh agent",
     "zoo": "list, show and add distilled datasets",
     "baselines": "set simpler things beside a dataset",
-    "plot": "draw learning curves and the rows of a dataset",
+    "plot": "draw learning curves, performance profiles and the rows of a dataset",
 }
 
 

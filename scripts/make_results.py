@@ -21,6 +21,8 @@ from result_cells import (
     atari_papers,
     by_policy,
     cost,
+    interquartile_mean,
+    interval,
     learners_of,
     link,
     mean,
@@ -139,10 +141,10 @@ def _distillations_table(entries: Sequence[Entry]) -> str:
         worst = min(one.min for one in card.distillations)
         minutes = sum(one.seconds for one in card.distillations) / 60 / len(card.distillations)
         over = over_distillations(card) or NONE
-        rows.append((link(entry), over, seeds, number(worst), f"{minutes:.1f}"))
-    return table(
-        ("entry", "mean ± std (distillations)", "seed: mean", "worst agent", "minutes each"), rows, 1
-    )
+        spread = interval(card), interquartile_mean(card)
+        rows.append((link(entry), over, *spread, seeds, number(worst), f"{minutes:.1f}"))
+    head = ("entry", "mean ± std (distillations)", "95 % interval", "IQM", "seed: mean", "worst agent")
+    return table((*head, "minutes each"), rows, 1)
 
 
 def _row_order(entry: Entry) -> tuple[int, int, str]:

@@ -166,6 +166,21 @@ def over_distillations(card: Card) -> str | None:
     return f"{' ± '.join(figures)} ({len(means)})"
 
 
+def interval(card: Card) -> str:
+    """Write the 95 % interval of the mean over distillations."""
+    over = card.over_distillations
+    if over is None or over.mean_interval is None:
+        return NONE
+    low, high = (number(end, digits(over.mean)) for end in over.mean_interval)
+    return f"[{low}, {high}]"
+
+
+def interquartile_mean(card: Card) -> str:
+    """Write the interquartile mean over distillations."""
+    over = card.over_distillations
+    return NONE if over is None else number(over.iqm, digits(over.mean))
+
+
 def minimum(score: Score | None) -> str:
     """Write the return of the worst agent."""
     return NONE if score is None else number(score.min)

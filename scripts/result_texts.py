@@ -7,6 +7,26 @@ INTRODUCTION = """\
 
 <!-- Written by scripts/make_results.py from the cards of the zoo; do not edit. -->
 
+## What is compared
+
+A distilled dataset is a handful of made-up observations with labels. A network that has never seen the task,
+its weights random, is trained on them for one step of gradient descent, or a few; then it plays. The tables
+say what return such **fresh agents** reach: higher is better. Beside ours stand
+
+- what the paper reports for its own datasets ("paper, distilled"),
+- what reinforcement learning reaches in the environment itself ("RL", "PPO"),
+- what random actions score, where the paper tells it.
+
+A figure such as 499.6 ± 0.6 is a mean and a standard deviation. Over what, each table says, for two things
+vary. **Over agents**: one dataset, many random networks; it tells how surely a dataset works. **Over
+distillations**: the whole making of the dataset, repeated from nothing with another seed; it tells how surely
+the *method* works, and is what the paper's ± is. The 95 % interval says where the mean over many more
+distillations probably lies; of three or five of them it is a rough guess. IQM is the mean of the middle half,
+which one lucky or unlucky distillation does not move.
+
+What simpler things score, such as real observations in the place of distilled ones, is measured by
+[one command](baselines.md).
+
 ## Protocol
 
 - Fresh learners are drawn from a learner distribution, never with a seed of training, and trained on
@@ -29,7 +49,8 @@ DISTILLATIONS_TEXT = """\
 ## Distillations
 
 Entries that were made from nothing with several seeds: the mean and the standard deviation over
-distillations, as the paper's ± is, and the mean over agents of each; * marks the dataset that ships, that of
+distillations, as the paper's ± is, the mean's 95 % interval (by a bootstrap over distillations) and the
+interquartile mean, and the mean over agents of each; * marks the dataset that ships, that of
 the best score on the selection seed. `taskdistill reproduce ENTRY --seeds 0-2` makes them again. The tables
 further below show the dataset that ships."""
 

@@ -1,4 +1,4 @@
-"""``python -m gym_taskdistill.plot``: draw learning curves, or the rows of a dataset."""
+"""``python -m gym_taskdistill.plot``: draw learning curves, performance profiles, or a dataset's rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Annotated
 
 import tyro
 
+from gym_taskdistill import zoo
 from gym_taskdistill.cli.common import key_values, load_dataset, run_command
+from gym_taskdistill.dataset.file import read_card
 from gym_taskdistill.uses.curves import plot_learning_curves
+from gym_taskdistill.uses.profiles import plot_profiles
 from gym_taskdistill.uses.rows import plot_rows
 
 
@@ -21,7 +24,27 @@ class CurvesArgs:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs, such as runs/cartpole_1."""
 
+    over_seeds: bool = False
+    """A curve for each recipe, the mean over its runs of several seeds, with a band of the 95 % interval."""
+
     out: Path = Path("curves.png")
+    """File to write: .png, .pdf or .svg."""
+
+
+@dataclass(frozen=True)
+class ProfileArgs:
+    """Draw which share of fresh agents scores more than a return, for every return."""
+
+    entries: tyro.conf.Positional[tuple[str, ...]]
+    """Dataset files or zoo entries, such as CartPoleND-v0/n=2,k_min."""
+
+    learners: str | None = None
+    """What agents were drawn from; by default what the first score of the card is of."""
+
+    deterministic: bool = False
+    """Take the scores of deterministic policies."""
+
+    out: Path = Path("profile.png")
     """File to write: .png, .pdf or .svg."""
 
 
@@ -43,14 +66,19 @@ class RowsArgs:
 
 
 Command = (
-    Annotated[CurvesArgs, tyro.conf.subcommand("curves")] | Annotated[RowsArgs, tyro.conf.subcommand("rows")]
+    Annotated[CurvesArgs, tyro.conf.subcommand("curves")]
+    | Annotated[ProfileArgs, tyro.conf.subcommand("profile")]
+    | Annotated[RowsArgs, tyro.conf.subcommand("rows")]
 )
 
 
-def plot(args: CurvesArgs | RowsArgs) -> None:
+def plot(args: CurvesArgs | ProfileArgs | RowsArgs) -> None:
     """Run the subcommand that was parsed."""
     if isinstance(args, CurvesArgs):
-        plot_learning_curves(args.runs, args.out)
+        plot_learning_curves(args.runs, args.out, args.over_seeds)
+    elif isinstance(args, ProfileArgs):
+        cards = {name: read_card(zoo.resolve(name)) for name in args.entries}
+        plot_profiles(cards, args.out, args.learners, args.deterministic)
     else:
         env_kwargs = key_values(args.env_kwargs, "--env-kwargs")
         plot_rows(load_dataset(args.dataset, args.variant, env_kwargs), args.out)

@@ -101,3 +101,26 @@ def test_the_curve_of_a_run_continues_over_its_stages(tmp_path: Path) -> None:
     evaluations.write(folder / "2-ppmo" / evaluations.TABLE, [(0, 3, 0, 3), (5, 4, 0, 4)])
     (line,) = plot_learning_curves([folder]).axes[0].lines
     np.testing.assert_array_equal(line.get_xydata(), [(10, 1), (20, 2), (20, 3), (25, 4)])
+
+
+def test_runs_of_several_seeds_become_one_curve(tmp_path: Path) -> None:
+    """At the tests that all have had; the band is the interval over seeds."""
+    folders = [
+        run_folder(tmp_path, [(1000, 100.0 * seed, 5, 1), (2000, 300, 5, 1), (3000, 1, 1, 1)][: 3 - seed % 2])
+        for seed in (1, 2, 3)
+    ]
+    for seed, folder in zip((1, 2, 3), folders, strict=True):
+        text = (folder / "run.yaml").read_text()
+        (folder / "run.yaml").write_text(text.replace("seed: 1\n", f"seed: {seed}\n", 1))
+    other = run_folder(tmp_path, [(1000, 7, 5, 1)], "wide", k=64)
+    axes = plot_learning_curves([*folders, other], over_seeds=True).axes[0]
+    assert len(axes.lines) == 2
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [(1000, 200), (2000, 300)])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert isinstance(band, np.ndarray)
+    first, second = (band[band[:, 0] == x, 1] for x in (1000, 2000))
+    assert 100 <= first.min() < 150 and 250 < first.max() <= 300
+    assert second.min() == second.max() == 300
+    with pytest.raises(TaskDistillError, match="one seed"):
+        again = run_folder(tmp_path, [(1000, 7, 5, 1)])
+        plot_learning_curves([*folders, again], over_seeds=True)
