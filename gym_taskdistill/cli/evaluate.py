@@ -80,7 +80,7 @@ class EvaluateArgs:
     """Test several distillations of an entry, such as 0-4, and tell what they come to. The zoo ships one of
     them; the others are what `taskdistill reproduce ENTRY --seeds 0-4` left in its folder."""
 
-    runs: Path = Path("runs/reproduce")
+    reproduced: Path = Path("runs/reproduce")
     """That folder."""
 
     record: bool = False
@@ -156,7 +156,7 @@ def _task(args: EvaluateArgs, dataset: DistilledDataset) -> Task | None:
 def _distillations(args: EvaluateArgs) -> list[DistilledDataset]:
     """Load an entry's distillations, one for each seed."""
     entry = zoo.find(args.dataset, args.variant, **key_values(args.env_kwargs, "--env-kwargs"))
-    return [load_distillation(entry, seed, args.runs) for seed in seed_list(args.seeds or "")]
+    return [load_distillation(entry, seed, args.reproduced) for seed in seed_list(args.seeds or "")]
 
 
 def _scores(
@@ -196,9 +196,7 @@ def _print_distillations(
         print_columns(("seed", "mean", "std", "worst agent", ""), rows, left=("",))
         agents = Aggregates.of([mean for score in its for mean in score.agent_means])
         print(over_text(Aggregates.of([score.mean for score in its]), "distillations"))
-        print(
-            f"{over_text(agents, 'agents of all of them')}; {agents.far_below:.1%} under half of the median"
-        )
+        print(f"{over_text(agents, 'agents of all of them')}; {agents.far_below:.1%} far below the median")
 
 
 def _recorded(

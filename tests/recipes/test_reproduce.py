@@ -62,7 +62,7 @@ def test_the_command_adds_what_selection_chose_and_makes_it_again(
     best = max(card.distillations, key=lambda d: d.selection_mean)
     assert (card.seed, zoo.find(ENTRY).load().digest) == (best.seed, best.digest)
     capsys.readouterr()
-    tells_of_both = [ENTRY, "--seeds", "0-1", "--runs", str(tmp_path / "out"), "--no-progress-bar"]
+    tells_of_both = [ENTRY, "--seeds", "0-1", "--reproduced", str(tmp_path / "out"), "--no-progress-bar"]
     evaluate.main([*tells_of_both, "--agents", "4", "--episodes", "2", "--record"])
     out = capsys.readouterr().out
     assert "ships" in out and "over 2 distillations" in out and "over 8 agents" in out
@@ -72,7 +72,7 @@ def test_the_command_adds_what_selection_chose_and_makes_it_again(
     assert own.scores == recorded.scores
     assert recorded.over_distillations == Aggregates.of([one.mean for one in recorded.distillations])
     with pytest.raises(SystemExit):
-        evaluate.main([ENTRY, "--seeds", "0-2", "--runs", str(tmp_path / "out")])
+        evaluate.main([ENTRY, "--seeds", "0-2", "--reproduced", str(tmp_path / "out")])
     assert "reproduce CartPoleND-v0/n=1,k_min --seeds 2" in capsys.readouterr().err
     # From nothing in another folder, as the card says: equal, bit for bit.
     again = ["--out", str(tmp_path / "again"), "--no-progress-bar"]
