@@ -55,25 +55,13 @@ class Ridge(InnerRule):
         """Return 1: a Newton step reaches the label of the log standard deviation itself."""
         return 1.0
 
-    def train(
-        self,
-        fresh: Learners,
-        x: Tensor,
-        y: Tensor,
-        *,
-        log_std: Tensor | None = None,
-        log_std_label: Tensor | None = None,
-        create_graph: bool = False,
+    def _train(
+        self, fresh: Learners, x: Tensor, y: Tensor, log_std: Tensor | None, log_std_label: Tensor | None
     ) -> tuple[Learners, Tensor | None]:
-        """Solve for every learner's last layer; see `InnerRule.train`.
-
-        Raises:
-            TaskDistillError: The learners do not end in a linear layer.
-        """
-        with torch.set_grad_enabled(create_graph):
-            trained = [p for stack in fresh.stacks for p in self._solved(stack, x, y)]
-            if log_std is not None and log_std_label is not None:
-                log_std = log_std_label.expand_as(log_std)
+        """Solve for every learner's last layer."""
+        trained = [p for stack in fresh.stacks for p in self._solved(stack, x, y)]
+        if log_std is not None and log_std_label is not None:
+            log_std = log_std_label.expand_as(log_std)
         return fresh.replace(trained), log_std
 
     def _solved(self, stack: Stack, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:

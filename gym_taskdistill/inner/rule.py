@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -109,7 +110,6 @@ class InnerRule(ABC):
             The factor, a number or a tensor as the learned settings are.
         """
 
-    @abstractmethod
     def train(
         self,
         fresh: Learners,
@@ -133,7 +133,18 @@ class InnerRule(ABC):
 
         Returns:
             The trained learners and their log standard deviations (``None`` for discrete actions).
+
+        Raises:
+            TaskDistillError: The rule cannot train such learners; see `check`.
         """
+        with torch.set_grad_enabled(create_graph):
+            return self._train(fresh, x, y, log_std, log_std_label)
+
+    @abstractmethod
+    def _train(
+        self, fresh: Learners, x: Tensor, y: Tensor, log_std: Tensor | None, log_std_label: Tensor | None
+    ) -> tuple[Learners, Tensor | None]:
+        """Train the learners, with a graph where gradients are enabled; see `train`."""
 
 
 def _is_number(value: Any) -> bool:

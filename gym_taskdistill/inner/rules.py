@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 import torchopt
 from torch import Tensor
 
@@ -88,16 +87,7 @@ class InnerSGD(InnerRule):
             )
 
     def log_std_pull(self, n_outputs: int) -> Any:
-        """Return which fraction of its label a fresh learner's log standard deviation reaches.
-
-        The loss of the log standard deviation is quadratic and a fresh learner's is 0, so that it ends at
-        this factor times the label, whatever the label.
-
-        Args:
-            n_outputs: Number of action dimensions.
-
-        Returns:
-            The factor, a number or a tensor as ``lr`` is; ``2·lr / n_outputs`` for one step.
+        """Return ``2·lr / n_outputs`` for one step; see the base class. The loss is quadratic.
 
         >>> InnerSGD(lr=0.5).log_std_pull(2)
         0.5
@@ -111,64 +101,43 @@ class InnerSGD(InnerRule):
             rate = rate * self.lr_decay
         return reached
 
-    def train(
-        self,
-        fresh: Learners,
-        x: Tensor,
-        y: Tensor,
-        *,
-        log_std: Tensor | None = None,
-        log_std_label: Tensor | None = None,
-        create_graph: bool = False,
+    def _train(
+        self, fresh: Learners, x: Tensor, y: Tensor, log_std: Tensor | None, log_std_label: Tensor | None
     ) -> tuple[Learners, Tensor | None]:
-        """Train M learners on the synthetic batch.
+        """Let each learner minimise ``mean((λ(x) - y)²)``, by TorchOpt's SGD, each on its own.
 
-        Each learner minimises ``mean((λ(x) - y)²)`` over the k rows and the outputs, plus, for continuous
-        actions, ``mean((log_std - label)²)`` for its state-independent log standard deviation. Each learner
-        follows its own loss; TorchOpt's SGD does the step. See `InnerRule.train`.
-
-        Args:
-            fresh: M fresh learners with at least one layer; not modified.
-            x: Synthetic rows as the learners see them (normalised, encoded), shape ``(k, *in)``.
-            y: Soft labels, shape ``(k, n_outputs)``.
-            log_std: Initial log standard deviations, shape ``(M, n_outputs)``; ``None`` for discrete actions.
-            log_std_label: Their label, shape ``(n_outputs,)``; given exactly when ``log_std`` is.
-            create_graph: Keep the graph, so that the result can be differentiated with respect to ``x``,
-                ``y``, ``log_std_label`` and the rule's own tensors.
-
-        Returns:
-            The trained learners and their log standard deviations (``None`` for discrete actions).
+        The mean is over the k rows and the outputs. With continuous actions ``mean((log_std - label)²)`` is
+        added, for the log standard deviation, which depends on no state.
         """
         learners = fresh
         rows: Tensor | Sequence[Tensor] = x
         hidden = self.lr_hidden
-        with torch.set_grad_enabled(create_graph):
-            heads_only = not isinstance(hidden, Tensor) and hidden == 0
-            heads_only &= all(stack.has_linear_head and stack.n_head == 2 for stack in fresh.stacks)
-            if heads_only:
-                learners, rows = _heads(fresh, x)
-                hidden = 1.0
-            n_network_params = len(learners.params)
-            params = learners.params if log_std is None else (*learners.params, log_std)
-            rate: Any = self.lr  # a 0-d tensor is fine
-            # TorchOpt counts steps in one tensor per parameter; ours is counted here.
-            schedule = rate if self.lr_decay == 1 else lambda _: rate
-            optimizer = torchopt.sgd(schedule, momentum=self.momentum)
-            state = optimizer.init(params)
-            for _ in range(self.steps):
-                grads = mse_gradients(
-                    learners.replace(params[:n_network_params]),
-                    rows,
-                    y,
-                    polyak=self.step_size == "polyak",
-                    hidden=hidden,
-                )
-                if log_std_label is not None:
-                    grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))
-                # TorchOpt works in place by default, which would cut the meta-gradient.
-                updates, state = optimizer.update(grads, state, params=params, inplace=False)
-                params = torchopt.apply_updates(params, updates, inplace=False)
-                rate = rate * self.lr_decay
+        heads_only = not isinstance(hidden, Tensor) and hidden == 0
+        heads_only &= all(stack.has_linear_head and stack.n_head == 2 for stack in fresh.stacks)
+        if heads_only:
+            learners, rows = _heads(fresh, x)
+            hidden = 1.0
+        n_network_params = len(learners.params)
+        params = learners.params if log_std is None else (*learners.params, log_std)
+        rate: Any = self.lr  # a 0-d tensor is fine
+        # TorchOpt counts steps in one tensor per parameter; ours is counted here.
+        schedule = rate if self.lr_decay == 1 else lambda _: rate
+        optimizer = torchopt.sgd(schedule, momentum=self.momentum)
+        state = optimizer.init(params)
+        for _ in range(self.steps):
+            grads = mse_gradients(
+                learners.replace(params[:n_network_params]),
+                rows,
+                y,
+                polyak=self.step_size == "polyak",
+                hidden=hidden,
+            )
+            if log_std_label is not None:
+                grads = (*grads, (params[-1] - log_std_label) * (2.0 / y.shape[1]))
+            # TorchOpt works in place by default, which would cut the meta-gradient.
+            updates, state = optimizer.update(grads, state, params=params, inplace=False)
+            params = torchopt.apply_updates(params, updates, inplace=False)
+            rate = rate * self.lr_decay
         trained = params[:n_network_params]
         if heads_only:
             trained = _with_heads(fresh, trained)
