@@ -25,14 +25,14 @@ from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.policy import DistillationPolicy
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.policies.acting import Acting
 from gym_taskdistill.tasks import Task, task_in
-from gym_taskdistill.tasks.spaces import as_batch, own_actions
 from gym_taskdistill.tasks.vec_env import flat_vec_env, own_spaces
 
 Self = TypeVar("Self", bound="SegmentedAlgorithm")
 
 
-class SegmentedAlgorithm(OnPolicyAlgorithm):
+class SegmentedAlgorithm(Acting, OnPolicyAlgorithm):
     """An on-policy algorithm of SB3's that distils by an outer loop, and whose runs can be resumed.
 
     Simulators cannot be saved. A run is therefore cut into segments, each a function of the learned
@@ -85,31 +85,9 @@ class SegmentedAlgorithm(OnPolicyAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return OnPolicyAlgorithm._wrap_env(flat_vec_env(env), verbose, monitor_wrapper)
 
-    def predict(
-        self,
-        observation: Any,
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Let the current learners act, as SB3's algorithms do; observations are normalised as in training.
-
-        Args:
-            observation: One of the environment's own, or a batch; see `DistilledPolicy.predict`.
-            state: Ignored.
-            episode_start: Ignored.
-            deterministic: Take the most likely action instead of sampling.
-
-        Returns:
-            The environment's own actions, and ``state``.
-
-        Raises:
-            TaskDistillError: The observation is not of the environment's space.
-        """
-        rows, single = as_batch(self.own_spaces[0], observation)
-        actions, _ = super().predict(np.ascontiguousarray(rows), state, episode_start, deterministic)
-        own = own_actions(self.own_spaces[1], actions)
-        return (own[0] if single else own), state
+    def _act(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Let the current learners act; observations are normalised as in training."""
+        return OnPolicyAlgorithm.predict(self, rows, deterministic=deterministic)[0]
 
     # -- datasets -------------------------------------------------------------------------------
 

@@ -17,12 +17,12 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies import export
+from gym_taskdistill.policies.acting import Acting
 from gym_taskdistill.policies.action_distributions import ActionDistribution
 from gym_taskdistill.policies.trained import network_as_trained, train_fresh_learners
-from gym_taskdistill.tasks.spaces import as_batch, own_actions
 
 
-class DistilledPolicy:
+class DistilledPolicy(Acting):
     """A fresh learner λ, trained on a distilled dataset at construction: one gradient step, no environment.
 
     Acts like an SB3 policy: `predict` takes raw observations, single or batched, and works with SB3's
@@ -61,7 +61,7 @@ class DistilledPolicy:
     ) -> None:
         if n_learners < 1:
             raise TaskDistillError(f"A policy needs at least 1 learner, not {n_learners}.")
-        self.dataset = dataset
+        self.dataset, self.own_spaces = dataset, dataset.spaces
         self.network = network
         if network is not None and (learners is not None or n_learners > 1):
             raise TaskDistillError(
@@ -126,12 +126,12 @@ class DistilledPolicy:
     @property
     def observation_space(self) -> spaces.Space[Any]:
         """The environment's own space of observations; a card keeps no bounds, so it has none."""
-        return self.dataset.spaces[0]
+        return self.own_spaces[0]
 
     @property
     def action_space(self) -> spaces.Space[Any]:
         """The environment's own space of actions."""
-        return self.dataset.spaces[1]
+        return self.own_spaces[1]
 
     def __len__(self) -> int:
         """Number of learners that vote."""
@@ -140,39 +140,14 @@ class DistilledPolicy:
     def __repr__(self) -> str:
         return f"DistilledPolicy({self.dataset!r}, n_learners={len(self)}, seed={self.seed})"
 
-    def predict(
-        self,
-        observation: Any,
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Choose actions, with the signature of SB3's `BasePolicy.predict`.
-
-        Args:
-            observation: An observation as the environment gives it, or a batch: an array ``(n, …)``, or of
-                Dict and Tuple spaces a dictionary or tuple of arrays, or a list of observations.
-            state: Ignored: the policy has no memory.
-            episode_start: Ignored.
-            deterministic: Take the most likely action instead of sampling as the paper does.
-
-        Returns:
-            The action or the batch of actions, within the action space; and ``state``.
-
-        Raises:
-            DatasetError: The observation is not of the dataset's space, or not finite.
-        """
-        rows, single = self._rows(observation)
+    def _act(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
         distribution = self._distribution(rows)
         actions = distribution.mode() if deterministic else distribution.sample(self._generator)
-        own = own_actions(self.action_space, actions.cpu().numpy())
-        if not single:
-            return own, state
-        return (np.asarray(own[0]) if isinstance(self.action_space, spaces.Box) else own[0]), state
+        return actions.cpu().numpy()
 
     def _rows(self, observation: Any) -> tuple[np.ndarray, bool]:
         try:
-            rows, single = as_batch(self.observation_space, observation)
+            rows, single = super()._rows(observation)
         except TaskDistillError as error:
             raise DatasetError(f"{self.dataset.card.task}: {error}") from None
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
@@ -189,10 +164,9 @@ class DistilledPolicy:
         Returns:
             A distribution of batch shape ``(n,)``, over flat actions; see `own_actions`.
         """
-        return self._distribution(self._rows(observations)[0])
+        return self._distribution(np.ascontiguousarray(self._rows(observations)[0]))
 
     def _distribution(self, rows: np.ndarray) -> ActionDistribution:
-        rows = np.ascontiguousarray(rows)  # torch knows no negative strides
         batch = torch.as_tensor(rows, dtype=torch.float32, device=self.dataset.x.device)
         with torch.no_grad():
             normalized = self.dataset.normalize(batch.reshape(-1, *self.dataset.obs_shape)).unsqueeze(0)
