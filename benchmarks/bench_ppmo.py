@@ -66,7 +66,9 @@ def vec_env(job: Job, backend: str) -> VecEnv:
 
 def ppmo(job: Job, device: str = "cpu") -> PPMO:
     """Make PPMO as a recipe says."""
-    return PPMO(env=vec_env(job, job.stage.backend), seed=0, device=device, **job.stage.ppmo_kwargs(job.task))
+    return PPMO(
+        env=vec_env(job, job.stage.backend), seed=0, device=device, **job.stage.arguments(PPMO, job.task)
+    )
 
 
 def sb3_ppo(job: Job, env: VecEnv) -> PPO:

@@ -51,7 +51,7 @@ from result_texts import (
 )
 
 from gym_taskdistill.dataset.card import Card, digits
-from gym_taskdistill.dataset.dataset import k_min
+from gym_taskdistill.dataset.spaces import k_min
 from gym_taskdistill.files import write_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gym_taskdistill.dataset import file, fit, training
 from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
-from gym_taskdistill.dataset.spaces import n_logits, space_from_dict
+from gym_taskdistill.dataset.spaces import k_min, n_logits, space_from_dict
 from gym_taskdistill.dataset.tensors import frozen
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
@@ -26,26 +26,6 @@ from gym_taskdistill.tasks.task import Task
 
 _ENCODER = "encoder."
 _TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
-
-
-def k_min(n_actions: int) -> int:
-    """Smallest number of soft-labelled instances that can tell all actions apart.
-
-    Equation 3 of the paper: ``ceil(c / 2) + 1`` for c actions.
-
-    Args:
-        n_actions: Number of discrete actions, at least 2.
-
-    Returns:
-        The number of instances.
-
-    Raises:
-        DatasetError: If ``n_actions`` is not an integer of at least 2.
-
-    >>> k_min(4)
-    3
-    """
-    return (as_int(n_actions, "n_actions", minimum=2) + 1) // 2 + 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)

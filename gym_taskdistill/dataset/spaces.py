@@ -124,6 +124,45 @@ def n_logits(space: Mapping[str, Any]) -> int:
     return int(np.prod(space["shape"]))
 
 
+def k_min(n_actions: int) -> int:
+    """Smallest number of soft-labelled instances that can tell all actions apart.
+
+    Equation 3 of the paper: ``ceil(c / 2) + 1`` for c actions.
+
+    Args:
+        n_actions: Number of discrete actions, at least 2.
+
+    Returns:
+        The number of instances.
+
+    Raises:
+        DatasetError: If ``n_actions`` is not an integer of at least 2.
+
+    >>> k_min(4)
+    3
+    """
+    return (as_int(n_actions, "n_actions", minimum=2) + 1) // 2 + 1
+
+
+def n_rows(k: int | str, action_space: gym.Space[Any]) -> int:
+    """Return the number of rows that a setting k means: ``"k_min"`` follows the flat actions.
+
+    Raises:
+        DatasetError: k is ``"k_min"``, but the actions are not discrete.
+
+    >>> n_rows("k_min", spaces.Discrete(4)), n_rows(64, spaces.Discrete(4))
+    (3, 64)
+    """
+    if k != "k_min":
+        return int(k)
+    if not isinstance(action_space, spaces.Discrete):
+        raise DatasetError(
+            f'k="k_min" needs discrete actions (Equation 3), but these are of a '
+            f"{type(action_space).__name__}; give k as a number, such as 64."
+        )
+    return k_min(int(action_space.n))
+
+
 def as_space_dict(value: Any, where: str) -> dict[str, Any]:
     """Check a description made by `space_to_dict`, and return its copy.
 

@@ -13,6 +13,35 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import Tensor
 
 from gym_taskdistill.dataset.card import is_image, space_to_dict
+from gym_taskdistill.errors import TaskDistillError
+
+
+def check_shared_out(n_learners: int, **numbers: int) -> None:
+    """Refuse numbers that cannot be shared out evenly to the learners.
+
+    Raises:
+        TaskDistillError: One is below 1, or no multiple of ``n_learners``.
+    """
+    for name, number in numbers.items():
+        if number < 1 or number % n_learners:
+            raise TaskDistillError(
+                f"{name}={number} must be a multiple of n_learners={n_learners}, so that all learners get as "
+                "much."
+            )
+
+
+def check_minibatches(n_learners: int, n_envs: int, n_steps: int, batch_size: int) -> None:
+    """Refuse minibatches that do not divide a rollout evenly.
+
+    Raises:
+        TaskDistillError: Learners would get different numbers of envs or transitions, or some be left over.
+    """
+    check_shared_out(n_learners, n_envs=n_envs, batch_size=batch_size)
+    rollout = n_steps * n_envs
+    if rollout % batch_size:
+        raise TaskDistillError(
+            f"batch_size={batch_size} must divide the rollout of n_steps x n_envs = {rollout} transitions."
+        )
 
 
 class LearnerRolloutBuffer(RolloutBuffer):

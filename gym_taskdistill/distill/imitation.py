@@ -21,6 +21,7 @@ from gym_taskdistill.dataset.card import Card, described, versions
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.distill import distributed, statistics, warm_start
+from gym_taskdistill.distill.buffer import check_shared_out
 from gym_taskdistill.distill.experts import Recording
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start
@@ -329,10 +330,7 @@ class Imitation:
             raise TaskDistillError(f"hard_fraction must lie between 0 and 1, but is {hard_fraction!r}.")
         if not temperature > 0:
             raise TaskDistillError(f"temperature must be > 0, but is {temperature!r}.")
-        if batch_size < 1 or batch_size % self.n_learners:
-            raise TaskDistillError(
-                f"batch_size={batch_size} must be a multiple of n_learners={self.n_learners}."
-            )
+        check_shared_out(self.n_learners, batch_size=batch_size)
 
     def _taken_in(self, recording: Recording) -> Tensor:
         """Let observations feed the running statistics; return them as learners see them, images raw."""

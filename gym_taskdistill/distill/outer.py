@@ -128,12 +128,7 @@ class OuterLoop(nn.Module):
         return nn.Parameter(torch.full(shape, float(value), device=self.generator.device))
 
     def _draw_encoder(self) -> Learners:
-        if self.encoder_layers:
-            n_layers = len(self.learner_distribution.layers(self.obs_shape, self.n_outputs))
-            if not 0 <= self.encoder_layers <= n_layers:
-                raise TaskDistillError(
-                    f"encoder_layers={self.encoder_layers}, but the architecture has only {n_layers} layers."
-                )
+        self.learner_distribution.check_encoder(self.encoder_layers, self.obs_shape)
         part = slice(0, self.encoder_layers)
         return self.learner_distribution.sample(1, self.obs_shape, self.n_outputs, self.generator, part)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples, Schedule
@@ -18,9 +17,9 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from gym_taskdistill.dataset.dataset import k_min
+from gym_taskdistill.dataset.spaces import n_rows
 from gym_taskdistill.distill import distributed, rollouts, statistics
-from gym_taskdistill.distill.buffer import LearnerRolloutBuffer
+from gym_taskdistill.distill.buffer import LearnerRolloutBuffer, check_minibatches
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.saving import SavedAlgorithm
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
@@ -223,13 +222,7 @@ class PPMO(SavedAlgorithm):
     @property
     def n_rows(self) -> int:
         """K, with ``"k_min"`` resolved for this env's actions."""
-        if self.k != "k_min":
-            return int(self.k)
-        if not isinstance(self.action_space, spaces.Discrete):
-            raise TaskDistillError(
-                'k="k_min" needs a Discrete action space (Equation 3); give k as a number.'
-            )
-        return k_min(int(self.action_space.n))
+        return n_rows(self.k, self.action_space)
 
     def _complete_settings(self) -> None:
         """Turn NumPy's numbers into Python's, and give values to the settings that follow the env."""
@@ -258,17 +251,7 @@ class PPMO(SavedAlgorithm):
         for name in _FINITE:
             if not _is_finite(getattr(self, name)):
                 raise TaskDistillError(f"{name} must be a finite number, but is {getattr(self, name)!r}.")
-        rollout = self.n_steps * self.n_envs
-        if self.n_envs % self.n_learners:
-            raise TaskDistillError(
-                f"The env has {self.n_envs} columns, which n_learners={self.n_learners} does not divide; "
-                "use a multiple, so that each learner gets the same number of envs."
-            )
-        if self.batch_size % self.n_learners or rollout % self.batch_size:
-            raise TaskDistillError(
-                f"batch_size={self.batch_size} must be a multiple of n_learners={self.n_learners} and divide "
-                f"the rollout of n_steps x n_envs = {rollout} transitions."
-            )
+        check_minibatches(self.n_learners, self.n_envs, self.n_steps, self.batch_size)
 
     def _check_schedules(self) -> None:
         super()._check_schedules()

@@ -58,6 +58,18 @@ class LearnerDistribution(ABC):
             f"{self!r} has no single architecture, so it cannot share an encoder; use encoder_layers=0."
         )
 
+    def check_encoder(self, encoder_layers: int, obs_shape: Sequence[int]) -> None:
+        """Refuse an encoder that is longer than the architecture.
+
+        Raises:
+            TaskDistillError: It is, or there is no single architecture to share.
+        """
+        n_layers = len(self.layers(obs_shape, 1)) if encoder_layers else 0
+        if not 0 <= encoder_layers <= n_layers:
+            raise TaskDistillError(
+                f"encoder_layers={encoder_layers}, but the architecture has only {n_layers} layers."
+            )
+
     def check(self, obs_shape: Sequence[int]) -> None:  # noqa: B027  (there may be nothing to check)
         """Refuse what would fail at the first draw, for families where that can be.
 

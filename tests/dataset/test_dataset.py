@@ -17,9 +17,9 @@ import torch
 
 from gym_taskdistill.dataset import file as dataset_file
 from gym_taskdistill.dataset.card import Card, Score, space_to_dict, versions
-from gym_taskdistill.dataset.dataset import DistilledDataset, k_min
+from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.file import read_card
-from gym_taskdistill.dataset.spaces import as_space_dict, space_from_dict
+from gym_taskdistill.dataset.spaces import as_space_dict, k_min, space_from_dict
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.files import canonical
 from gym_taskdistill.inner.rules import InnerSGD

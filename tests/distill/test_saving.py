@@ -325,7 +325,7 @@ def test_numpys_numbers_are_numbers() -> None:
         ({"n_epochs": 1.5}, "n_epochs must be an integer"),
         ({"batch_size": True}, "batch_size must be an integer"),
         ({"n_learners": 0}, "n_learners must be an integer"),
-        ({"n_learners": 3}, "n_learners=3 does not divide"),
+        ({"n_learners": 3}, "must be a multiple of n_learners=3"),
     ],
 )
 def test_settings_are_refused_before_anything_is_made(settings: dict[str, Any], message: str) -> None:

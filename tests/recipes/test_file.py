@@ -179,7 +179,7 @@ def test_needs_are_not_nested_without_end() -> None:
         ({"final_learners": ["table1"]}, "table1"),
         ({"batch_size": 7}, "batch_size=7 must be a multiple"),
         ({"batch_size": 1000}, "must divide the rollout"),
-        ({"encoder_layers": 9}, "has 3 layers"),
+        ({"encoder_layers": 9}, "has only 3 layers"),
         ({"share_features_extractor": True}, "needs an encoder"),
     ],
 )

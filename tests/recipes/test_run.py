@@ -265,7 +265,7 @@ def test_a_checkpoint_of_other_settings_is_refused(whole: Run) -> None:
     other = stage.replace(k=9)
     task = Task(whole.recipe.env_id, whole.recipe.env_kwargs)
     env = other.make_env(task)
-    model = PPMO(env=env, seed=7, device="cpu", **other.ppmo_kwargs(task))
+    model = PPMO(env=env, seed=7, device="cpu", **other.arguments(PPMO, task))
     with pytest.raises(TaskDistillError, match="belongs to other settings"):
         model.load_checkpoint(whole.stage_folder(1) / "checkpoint.safetensors")
     env.close()

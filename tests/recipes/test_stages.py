@@ -40,7 +40,7 @@ from gym_taskdistill.tasks import Task
 
 def test_the_settings_of_ppmo_are_its_arguments_with_its_defaults() -> None:
     taken = inspect.signature(PPMO.__init__).parameters
-    kwargs = Distil().ppmo_kwargs(Task("CartPoleND-v0", {"n": 1}))
+    kwargs = Distil().arguments(PPMO, Task("CartPoleND-v0", {"n": 1}))
     made_by_the_stage = {"self", "env", "seed", "device", "verbose", "tensorboard_log", "stats_window_size"}
     assert set(kwargs) == set(taken) - made_by_the_stage - {"_init_setup_model"}
     for name, value in kwargs.items():
@@ -131,7 +131,7 @@ def test_settings_of_another_kind_replace_those_below(tmp_path: Path) -> None:
 
 
 def test_a_stage_refuses_what_does_not_fit_the_task() -> None:
-    with pytest.raises(RecipeError, match="k is k_min, which needs discrete actions"):
+    with pytest.raises(TaskDistillError, match='"k_min" needs discrete actions'):
         Distil().check(Task("Pendulum-v1"), None)
     with pytest.raises(TaskDistillError, match="does not end in an nn.Linear"):
         factory = ModuleFamily(ends_in_tanh).spec()

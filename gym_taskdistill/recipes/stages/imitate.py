@@ -14,6 +14,7 @@ from tqdm import tqdm
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.score import Score
 from gym_taskdistill.distill import checkpoint, distributed
+from gym_taskdistill.distill.buffer import check_shared_out
 from gym_taskdistill.distill.experts import (
     Expert,
     Recording,
@@ -27,7 +28,7 @@ from gym_taskdistill.distill.lookahead import Lookahead
 from gym_taskdistill.machine import jobs
 from gym_taskdistill.progress import progress
 from gym_taskdistill.recipes.settings import Count, Fraction, Positive
-from gym_taskdistill.recipes.stages.outer import OuterStage, check_divides
+from gym_taskdistill.recipes.stages.outer import OuterStage
 from gym_taskdistill.recipes.stages.stage import (
     Outcome,
     Promise,
@@ -146,7 +147,7 @@ class Imitate(OuterStage):
     def check(self, task: Task, before: Promise | None) -> Promise:
         """Refuse settings that do not fit each other, the task or the dataset before; see the base class."""
         promise = self.promise(task)
-        check_divides(self.n_learners, "batch_size", self.batch_size)
+        check_shared_out(self.n_learners, batch_size=self.batch_size)
         if before is None and (self.fine_tune or self.expert == PREVIOUS):
             what = "fine_tune is true" if self.fine_tune else "expert is previous"
             raise RecipeError(f"{what}, but no stage before imitate makes a dataset.")
@@ -172,13 +173,8 @@ class Imitate(OuterStage):
 
     def run(self, work: Work) -> Outcome:
         """Record and imitate in turn; see the base class."""
-        model = Imitation(
-            work.task,
-            normalize=self.normalize,
-            seed=work.seed,
-            device=work.device,
-            **self.outer_kwargs(work.task),
-        )
+        arguments = self.arguments(Imitation, work.task)
+        model = Imitation(work.task, seed=work.seed, device=work.device, **arguments)
         before = work.load_before()
         inputs: dict[str, DistilledDataset | str] = {}
         if self.fine_tune and before is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from gymnasium import spaces
 from pydantic import Field
 
-from gym_taskdistill.dataset.dataset import k_min
+from gym_taskdistill.dataset.spaces import n_rows
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.inner.rules import InnerSGD, inner_rule
 from gym_taskdistill.learners import learner_distribution
@@ -28,6 +28,9 @@ from gym_taskdistill.tasks import Task
 
 #: Learned things with a learning rate of their own.
 RateName = Literal["inner_lr", "log_std", "obs_scale", "encoder"]
+
+#: Settings that are learning rates or other numbers that may follow a schedule.
+RATES = ("learning_rate", "critic_learning_rate", "clip_range")
 
 
 class StartSettings(Schema):
@@ -65,21 +68,19 @@ class OuterStage(Stage):
         """Return l, the layers of the encoder."""
         return self.encoder_layers
 
-    def outer_kwargs(self, task: Task) -> dict[str, Any]:
-        """Return the arguments that `PPMO` and `Imitation` share, with schedules built."""
+    def arguments(self, algorithm: Callable[..., object], task: Task) -> dict[str, Any]:
+        """Return the settings that `PPMO` or `Imitation` takes as arguments of the same names, built."""
+        taken = inspect.signature(algorithm).parameters
+        given = {name: getattr(self, name) for name in type(self).model_fields if name in taken}
+        promise = self.promise(task)
         return {
-            "learners": learner_distribution(self.learners),
-            "k": self.promise(task).k,
-            "n_learners": self.n_learners,
-            "learning_rate": schedule(self.learning_rate),
+            **given,
+            **{name: schedule(given[name]) for name in RATES if name in given},
             "learning_rates": {name: schedule(rate) for name, rate in self.learning_rates.items()},
-            "max_grad_norm": self.max_grad_norm,
-            "inner": self.inner,
-            "learn_lr_hidden": self.learn_lr_hidden,
+            "learners": promise.learners,
+            "k": promise.k,
+            "encoder_layers": promise.encoder_layers,
             "start": self.start.to_dict(),
-            "encoder_layers": self.n_encoder_layers(task),
-            "pixel_statistics": self.pixel_statistics,
-            "mixed_precision": self.mixed_precision,
         }
 
     def decided(self, loop: OuterLoop) -> dict[str, Any]:
@@ -93,25 +94,15 @@ class OuterStage(Stage):
             TaskDistillError: The task does not exist, k does not fit its actions, the encoder is longer than
                 the learners' architecture, or no learner can be drawn.
         """
-        space, shape = task.flat_action_space, task.flat_observation_space.shape
-        k = self.k
-        if k == "k_min":
-            if not isinstance(space, spaces.Discrete):
-                raise RecipeError(
-                    f"k is k_min, which needs discrete actions, but {task} has {type(space).__name__} "
-                    "actions; give k as a number, such as 64."
-                )
-            k = k_min(int(space.n))
+        shape = task.flat_observation_space.shape
+        k = n_rows(self.k, task.flat_action_space)
         learners, n_layers = learner_distribution(self.learners), self.n_encoder_layers(task)
         learners.check(shape)
         rule = inner_rule(self.inner)
         if not isinstance(rule, InnerSGD):  # which trains whatever there is
             rule.check(learners.sample(1, shape, 2, torch.Generator()))
-        if n_layers:
-            whole = len(learners.layers(shape, 1))
-            if n_layers > whole:
-                raise RecipeError(f"encoder_layers is {n_layers}, but {learners} has {whole} layers.")
-        return Promise(int(k), learners, n_layers, task)
+        learners.check_encoder(n_layers, shape)
+        return Promise(k, learners, n_layers, task)
 
     def check_start(self, own: Promise, before: Promise) -> None:
         """Refuse to start from a dataset of other rows or learners than one's own."""
@@ -124,18 +115,6 @@ class OuterStage(Stage):
                 f"The stage {self.kind} distils {own.task}, but the dataset before it is of {before.task}; "
                 "put a stage adapt between them."
             )
-
-
-def check_divides(n_learners: int, name: str, value: int) -> None:
-    """Refuse a number that cannot be shared out evenly to the learners.
-
-    Raises:
-        RecipeError: It is no multiple of ``n_learners``.
-    """
-    if value % n_learners:
-        raise RecipeError(
-            f"{name}={value} must be a multiple of n_learners={n_learners}, so that all learners get as much."
-        )
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill import critic_file, distributed
+from gym_taskdistill.distill.buffer import check_minibatches
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.paths import critic_path
@@ -22,9 +23,8 @@ from gym_taskdistill.recipes.settings import (
     NonNegative,
     Positive,
     Rate,
-    schedule,
 )
-from gym_taskdistill.recipes.stages.outer import OuterStage, RateName, check_divides
+from gym_taskdistill.recipes.stages.outer import OuterStage, RateName
 from gym_taskdistill.recipes.stages.stage import Outcome, Promise, RecipeError, Work, register_stage
 from gym_taskdistill.tasks import Task
 
@@ -69,41 +69,12 @@ class Distil(OuterStage):
     def check(self, task: Task, before: Promise | None) -> Promise:
         """Refuse settings that do not fit each other, the task or the dataset before; see the base class."""
         promise = self.promise(task)
-        rollout = self.n_steps * self.n_envs
-        check_divides(self.n_learners, "n_envs", self.n_envs)
-        check_divides(self.n_learners, "batch_size", self.batch_size)
-        if rollout % self.batch_size:
-            raise RecipeError(
-                f"batch_size={self.batch_size} must divide the rollout of n_steps x n_envs = {rollout} steps."
-            )
+        check_minibatches(self.n_learners, self.n_envs, self.n_steps, self.batch_size)
         if self.share_features_extractor and not promise.encoder_layers:
             raise RecipeError("share_features_extractor needs an encoder; use encoder_layers >= 1.")
         if before is not None:
             self.check_start(promise, before)
         return promise
-
-    def ppmo_kwargs(self, task: Task) -> dict[str, Any]:
-        """Return the arguments of `PPMO` but for env, seed and device."""
-        rates = ("critic_learning_rate", "clip_range")
-        same = (
-            "critic_warmup",
-            "n_steps",
-            "batch_size",
-            "n_epochs",
-            "gamma",
-            "gae_lambda",
-            "normalize_advantage",
-            "ent_coef",
-            "vf_coef",
-            "target_kl",
-            "critic",
-            "share_features_extractor",
-        )
-        return {
-            **self.outer_kwargs(task),
-            **{name: schedule(getattr(self, name)) for name in rates},
-            **{name: getattr(self, name) for name in same},
-        }
 
     def make_env(self, task: Task) -> VecEnv:
         """Make the environments to train in."""
@@ -130,7 +101,7 @@ class Distil(OuterStage):
     def run(self, work: Work) -> Outcome:
         """Distil; see the base class. Of several ranks all distil, and the first one tests and writes."""
         env = self.make_env(work.task)
-        model = PPMO(env=env, seed=work.seed, device=work.device, **self.ppmo_kwargs(work.task))
+        model = PPMO(env=env, seed=work.seed, device=work.device, **self.arguments(PPMO, work.task))
         model.task = work.task
         is_first = distributed.rank() == 0
         outputs = [TensorBoardOutputFormat(str(work.folder))] if is_first else []
