@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -37,7 +36,7 @@ settings:
   normalize: {normalize}
   inner: {{lr: 0.1}}
   {more}
-evaluation: {{n_agents: 2, n_episodes: 1, final_agents: 3, final_episodes: 2}}
+evaluation: {{eval_freq: 1024, n_agents: 2, n_episodes: 1, final_agents: 3, final_episodes: 2}}
 variants:
   chain:
     stages:
@@ -117,32 +116,34 @@ def test_training_selection_and_test_use_disjoint_seeds(whole: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_run(whole: Run, tmp_path: Path) -> None:
-    run = Run.create(whole.recipe, 7, tmp_path, "again")
-    run.execute(progress_bar=False)
-    assert_same(whole, run)
-    other = Run.create(whole.recipe, 8, tmp_path, "other")
-    other.execute(progress_bar=False)
-    assert DistilledDataset.load(other.result).digest != DistilledDataset.load(whole.result).digest
-
-
-def kill_and_resume(run: Run, seconds: float) -> None:
-    """Kill the run's process after some seconds, and resume it in this one."""
-    command = [*TRAIN, "--resume", str(run.folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not run.stage_folder(1).is_dir() and process.poll() is None:
-        time.sleep(0.005)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    Run.open(run.folder).execute(progress_bar=False)
+def test_the_same_seed_gives_the_same_run_in_a_folder_that_resumes(whole: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "entry" / "seed=7"
+    first = build(whole.recipe, 7, folder, progress_bar=False)
+    assert_same(whole, first)
+    written = first.result.stat().st_mtime_ns
+    assert build(whole.recipe, 7, folder, progress_bar=False).result.stat().st_mtime_ns == written
+    with pytest.raises(TaskDistillError, match="other settings or another seed"):
+        build(whole.recipe, 8, folder, progress_bar=False)
+    stage = whole.recipe.stages[0].replace(total_timesteps=512)
+    short = [Run.create(whole.recipe.replace(stages=(stage,)), seed, tmp_path) for seed in (7, 8)]
+    assert len({run.execute(progress_bar=False).digest for run in short}) == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(2))
-def test_killed_at_a_random_moment_and_resumed(whole: Run, tmp_path: Path, attempt: int) -> None:
+def test_killed_at_a_random_moment_and_resumed(whole: Run, tmp_path: Path) -> None:
     run = Run.create(whole.recipe, 7, tmp_path, "killed")
-    kill_and_resume(run, random.uniform(0.0, 4.0))
+    command = [*TRAIN, "--resume", str(run.folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not run.stage_folder(1).is_dir() and process.poll() is None:
+            time.sleep(0.005)
+        with pytest.raises(TaskDistillError, match="Another process works in"):
+            run.execute(progress_bar=False)
+        time.sleep(random.uniform(0.0, 4.0))
+    finally:
+        process.kill()
+        process.communicate()
+    Run.open(run.folder).execute(progress_bar=False)
     assert_same(whole, run)
 
 
@@ -151,21 +152,6 @@ def test_a_finished_run_resumes_to_itself(whole: Run) -> None:
     dataset = Run.open(whole.folder).execute(progress_bar=False)
     assert dataset.digest == DistilledDataset.load(whole.result).digest
     assert whole.result.read_bytes() == before
-
-
-@pytest.mark.slow
-def test_two_processes_do_not_share_a_folder(whole: Run, tmp_path: Path) -> None:
-    run = Run.create(whole.recipe, 7, tmp_path, "mine")
-    command = [*TRAIN, "--resume", str(run.folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not run.stage_folder(1).is_dir() and process.poll() is None:
-        time.sleep(0.005)
-    try:
-        with pytest.raises(TaskDistillError, match="Another process works in"):
-            run.execute(progress_bar=False)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_runs_that_begin_together_get_folders_of_their_own(tmp_path: Path) -> None:
@@ -191,17 +177,6 @@ def test_a_variant_that_a_stage_needs_is_made_first(whole: Run, tmp_path: Path) 
     # The lineage of the one becomes part of the other's.
     assert [record.kind for record in dataset.card.lineage] == ["ppmo", "imitate", "adapt", "imitate"]
     assert dataset.card.lineage[-1].inputs == {"expert": DistilledDataset.load(whole.result).digest}
-
-
-@pytest.mark.slow
-def test_a_folder_that_is_the_same_each_time_resumes(whole: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "entry" / "seed=7"
-    first = build(whole.recipe, 7, folder, progress_bar=False)
-    written = first.result.stat().st_mtime_ns
-    assert build(whole.recipe, 7, folder, progress_bar=False).result.stat().st_mtime_ns == written
-    assert_same(whole, first)
-    with pytest.raises(TaskDistillError, match="other settings or another seed"):
-        build(whole.recipe, 8, folder, progress_bar=False)
 
 
 @pytest.mark.slow
