@@ -23,17 +23,12 @@ from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.distill import distributed, statistics, warm_start
 from gym_taskdistill.distill.buffer import check_shared_out
 from gym_taskdistill.distill.experts import Recording
+from gym_taskdistill.distill.imitation_loss import missed, variance_of
 from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule, InnerSGD, inner_rule
 from gym_taskdistill.learners import LearnersArg, learner_distribution
-from gym_taskdistill.policies.action_distributions import (
-    Bernoulli,
-    Categorical,
-    DiagGaussian,
-    MultiCategorical,
-)
 from gym_taskdistill.tasks.task import Task
 
 #: Called with the number of finished updates and the mean loss since the last call.
@@ -183,13 +178,10 @@ class Imitation:
 
     def state(self) -> dict[str, Any]:
         """Return all that the future depends on but the segment's number, as plain data for a checkpoint."""
-        moments = self.moments
         return {
             "loop": self.loop.state(),
             "n_updates": self.n_updates,
-            "moments": None
-            if moments is None
-            else [torch.as_tensor(moments.mean), torch.as_tensor(moments.var), float(moments.count)],
+            "moments": None if self.moments is None else statistics.moments_state(self.moments),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -203,9 +195,7 @@ class Imitation:
         self.loop.load_state(state["loop"])
         self.n_updates = state["n_updates"]
         if self.moments is not None:
-            mean, var, count = state["moments"]
-            self.moments.mean, self.moments.var = mean.cpu().numpy(), var.cpu().numpy()
-            self.moments.count = count
+            statistics.load_moments(self.moments, state["moments"])
 
     # -- acting and learning --------------------------------------------------------------------
 
@@ -302,19 +292,19 @@ class Imitation:
         loop, device = self.loop, self.device
         obs = self._taken_in(recording)
         targets = torch.as_tensor(recording.targets, device=device) / temperature
-        variance = _variance(self.action_space, recording.targets / temperature)
-        missed = torch.ones(len(recording), device=device, dtype=torch.float32)
+        variance = variance_of(self.action_space, recording.targets / temperature)
+        lately = torch.ones(len(recording), device=device, dtype=torch.float32)
         shape = (self.n_learners, batch_size // self.n_learners)
         first, last = progress_remaining
         losses: list[Tensor] = []
         for update in range(n_updates):
             loop.set_rates(first + (last - first) * update / n_updates)
-            indices = self._indices(missed, shape, round(hard_fraction * shape[1]))
+            indices = self._indices(lately, shape, round(hard_fraction * shape[1]))
             if update % draw_every == 0:
                 loop.draw()
             seen = loop.see(obs[indices]) if loop.is_image else obs[indices]
             each = self._losses(seen, targets[indices]) / variance
-            missed[indices] = each.detach().float()
+            lately[indices] = each.detach().float()
             loss = each.mean()
             loop.step(loss)
             self.n_updates += 1
@@ -345,68 +335,17 @@ class Imitation:
     def _to_tensor(self, obs: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(obs), device=self.device, dtype=self.loop.obs_dtype)
 
-    def _indices(self, missed: Tensor, shape: tuple[int, int], n_hard: int) -> Tensor:
-        """Draw which observations each learner sees, ``shape``, some of them where most was missed."""
+    def _indices(self, lately: Tensor, shape: tuple[int, int], n_hard: int) -> Tensor:
+        """Draw which observations each learner sees, ``shape``, some of them where most was missed lately."""
         generator = self.loop.generator
-        indices = torch.randint(len(missed), shape, generator=generator, device=missed.device)
+        indices = torch.randint(len(lately), shape, generator=generator, device=lately.device)
         if n_hard:
-            hard = torch.multinomial(missed + 1e-8, shape[0] * n_hard, True, generator=generator)
+            hard = torch.multinomial(lately + 1e-8, shape[0] * n_hard, True, generator=generator)
             indices[:, :n_hard] = hard.view(shape[0], n_hard)
         return indices
 
     def _losses(self, seen: Tensor, targets: Tensor) -> Tensor:
         """Return what current learners miss at each of what they see, ``(M, b)``."""
-        loop, space = self.loop, self.action_space
-        features = loop.features(seen)
-        distribution = loop.trained(create_graph=True).act(features, loop.trunk)
-        if isinstance(distribution, Categorical):
-            return -(targets.softmax(-1) * distribution.log_probs).sum(-1)
-        if isinstance(distribution, MultiCategorical):
-            sizes = distribution.sizes
-            wanted = torch.cat([part.softmax(-1) for part in targets.split(sizes, dim=-1)], dim=-1)
-            return -(wanted * distribution.log_probs).sum(-1)
-        if isinstance(distribution, Bernoulli):
-            cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
-            return cross_entropy(distribution.logits, targets.sigmoid(), reduction="none").sum(-1)
-        assert isinstance(distribution, DiagGaussian) and isinstance(space, spaces.Box)
-        low, high = (torch.as_tensor(end, device=self.device) for end in (space.low, space.high))
-        return clipped_error(distribution.mean, targets, low, high).square().mean(-1)
-
-
-def _variance(space: spaces.Space[Any], targets: np.ndarray) -> float:
-    """Return the mean variance of continuous actions within their box; 1 if they are discrete or constant.
-
-    Without it the rows of a task with small actions would have gradients so small that Adam's ε stifles them.
-    """
-    if not isinstance(space, spaces.Box):
-        return 1.0
-    clipped = np.clip(targets, space.low, space.high)
-    # Rounding gives even actions that are always the same a variance, a meaningless one.
-    return 1.0 if (clipped == clipped[0]).all() else float(clipped.var(axis=0).mean())
-
-
-def clipped_error(means: Tensor, targets: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Compute by how much means miss their targets as far as an env can tell.
-
-    Envs clip actions to their box: wherever both lie beyond the same bound, nothing is missed. Experts that
-    PPO trained often mean actions far outside, which would else be most of the error.
-
-    Args:
-        means: Means, ``(…, n_actions)``.
-        targets: Likewise.
-        low: Lower bounds, ``(n_actions,)``.
-        high: Upper bounds, ``(n_actions,)``.
-
-    Returns:
-        Mean minus clipped target, 0 where both lie beyond the same bound; ``(…, n_actions)``.
-
-    Examples:
-        >>> ends = torch.tensor([-1.0]), torch.tensor([1.0])
-        >>> clipped_error(torch.tensor([[3.0], [0.5], [-3.0]]), torch.tensor([[2.0], [2.0], [2.0]]), *ends)
-        tensor([[ 0.0000],
-                [-0.5000],
-                [-4.0000]])
-    """
-    wanted = targets.clamp(low, high)
-    same = ((wanted >= high) & (means >= high)) | ((wanted <= low) & (means <= low))
-    return (means - wanted).masked_fill(same, 0.0)
+        features = self.loop.features(seen)
+        distribution = self.loop.trained(create_graph=True).act(features, self.loop.trunk)
+        return missed(distribution, targets, self.action_space)

@@ -165,10 +165,7 @@ def merge(normalizer: VecNormalize | None) -> None:
 
 def state(normalizer: VecNormalize | None) -> dict[str, Any]:
     """Return a normaliser's statistics as plain numbers and tensors, for a checkpoint."""
-    return {
-        name: [torch.as_tensor(rms.mean), torch.as_tensor(rms.var), float(rms.count)]
-        for name, rms in moments_of(normalizer).items()
-    }
+    return {name: moments_state(rms) for name, rms in moments_of(normalizer).items()}
 
 
 def load_state(normalizer: VecNormalize | None, saved: dict[str, Any]) -> None:
@@ -178,9 +175,19 @@ def load_state(normalizer: VecNormalize | None, saved: dict[str, Any]) -> None:
         TaskDistillError: There is nothing that normalises so.
     """
     moments = moments_of(normalizer)
-    for name, (mean, var, count) in saved.items():
+    for name, values in saved.items():
         if name not in moments:
             what = "rewards" if name == "ret_rms" else "observations"
             raise TaskDistillError(f"It was saved with normalised {what}: wrap the env in VecNormalize too.")
-        rms = moments[name]
-        rms.mean, rms.var, rms.count = mean.cpu().numpy(), var.cpu().numpy(), count
+        load_moments(moments[name], values)
+
+
+def moments_state(moments: RunningMeanStd) -> list[Any]:
+    """Return mean, variance and count as plain numbers and tensors."""
+    return [torch.as_tensor(moments.mean), torch.as_tensor(moments.var), float(moments.count)]
+
+
+def load_moments(moments: RunningMeanStd, values: list[Any]) -> None:
+    """Restore what `moments_state` returned."""
+    mean, var, moments.count = values
+    moments.mean, moments.var = mean.cpu().numpy(), var.cpu().numpy()
