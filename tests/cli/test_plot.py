@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -78,9 +78,11 @@ def test_a_wrong_suffix_is_refused(run_folder: Path, capsys: pytest.CaptureFixtu
     assert ".png, .pdf, .svg" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_as_a_module(run_folder: Path) -> None:
-    command = [sys.executable, "-m", "gym_taskdistill.cli.plot", "curves", str(run_folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout == "curves.png\n"
+def test_as_a_module(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "gym_taskdistill.cli.plot")
+    monkeypatch.setattr(sys, "argv", ["plot", "curves", str(run_folder)])
+    runpy.run_module("gym_taskdistill.cli.plot", run_name="__main__", alter_sys=True)
+    assert capsys.readouterr().out == "curves.png\n"
     assert Path("curves.png").is_file()
