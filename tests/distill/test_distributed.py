@@ -48,47 +48,45 @@ torch.save(
     },
     f"{sys.argv[1]}/{rank}.pt",
 )
+
+from gym_taskdistill.cli import train
+
+settings = ["n_envs=8", "n_steps=32", "batch_size=64", "n_agents=2", "n_episodes=1"]
+final = ["final_agents=2", "final_episodes=1"]
+command = ["cartpole", "--total-timesteps", "2048", "--no-progress-bar", "--seed", "3"]
+train.main([*command, "--out", f"{sys.argv[1]}/runs", "--set", *settings, *final])
 """
 
 
-def torchrun(*arguments: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        *arguments,
-    ]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks leave behind that torchrun has started."""
+    folder = tmp_path_factory.mktemp("ranks")
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(program), str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
+    return folder
 
 
 @pytest.mark.slow
-def test_two_ranks_learn_one_dataset_from_rollouts_of_their_own(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    torchrun(str(program), str(tmp_path))
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+def test_two_ranks_learn_one_dataset_from_rollouts_of_their_own(folder: Path) -> None:
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for p, q in zip(first["params"], second["params"], strict=True):
         assert torch.equal(p, q)
     assert not torch.equal(first["obs"], second["obs"])
 
 
 @pytest.mark.slow
-def test_the_command_line_runs_under_torchrun(tmp_path: Path) -> None:
-    settings = ["n_envs=8", "n_steps=32", "batch_size=64", "n_agents=2", "n_episodes=1"]
-    final = ["final_agents=2", "final_episodes=1"]
-    torchrun(
-        *("-m", "gym_taskdistill.train", "cartpole", "--total-timesteps", "2048", "--no-progress-bar"),
-        *("--seed", "3", "--out", str(tmp_path), "--set", *settings, *final),
-    )
-    (folder,) = tmp_path.iterdir()  # only the first rank writes
-    dataset = DistilledDataset.load(folder)
+def test_the_command_runs_under_torchrun(folder: Path) -> None:
+    (run,) = (folder / "runs").iterdir()  # only the first rank writes
+    dataset = DistilledDataset.load(run)
     assert dataset.card.num_timesteps == 2048
     assert [record.env_steps for record in dataset.card.lineage] == [2048]
     assert len(dataset.card.scores) == 1
-    assert len(list(folder.glob("1-ppmo/events.out.tfevents*"))) == 1
+    assert len(list(run.glob("1-ppmo/events.out.tfevents*"))) == 1
 
 
 def test_a_single_process_needs_none_of_it() -> None:
