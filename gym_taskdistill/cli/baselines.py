@@ -9,10 +9,9 @@ from pathlib import Path
 import tyro
 
 from gym_taskdistill import seeds
-from gym_taskdistill.cli.common import dataset_path, key_values, print_columns, run_command, trust_env
+from gym_taskdistill.cli.common import dataset_path, key_values, print_columns, run_command
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import ZooError
-from gym_taskdistill.trust import allow
 from gym_taskdistill.uses.baselines import BASELINES, HEAD, Protocol, row, run
 from gym_taskdistill.zoo.entry import entry_folder
 
@@ -75,16 +74,14 @@ class BaselinesArgs:
     """Folder of the results; by default runs/baselines/ENTRY."""
 
     trust: bool = False
-    """Run the code that the dataset's card or the expert's file holds or names."""
+    """Run the code that files name: modules of environments and wrappers, functions that make learners, and
+    models that SB3 pickled."""
 
 
 def baselines_command(args: BaselinesArgs) -> None:
     """Run the command."""
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)
-    if args.trust:
-        trust_env(dataset.card.env_id)
-        allow(args.expert or "")
     tested = dataset.card.scores[0] if dataset.card.scores else None
     protocol = Protocol(
         dataset=dataset.digest,

@@ -13,16 +13,16 @@ from typing import Any
 
 import tyro
 
-from gym_taskdistill import seeds, zoo
+from gym_taskdistill import seeds, trust, zoo
 from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.dataset.card import Score, digits
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.progress import progress
 from gym_taskdistill.schema import yaml_value
-from gym_taskdistill.trust import allow
 
 __all__ = [
+    "allow_typed",
     "dataset_path",
     "key_values",
     "load_dataset",
@@ -33,8 +33,6 @@ __all__ = [
     "progress",
     "run_command",
     "seed_list",
-    "trust",
-    "trust_env",
 ]
 
 
@@ -42,6 +40,7 @@ def run_command(arguments: Any, command: Callable[[Any], None], argv: Sequence[s
     """Parse a command line and run it; a mistake of the user ends it with one sentence and status 1.
 
     An interrupt ends it with status 130, a reader that has seen enough (``| head``) with 141, as in a shell.
+    With a flag ``trust`` the command runs whatever code files name, from the folder the user is in too.
 
     Args:
         arguments: Dataclass of the flags, each documented.
@@ -53,7 +52,11 @@ def run_command(arguments: Any, command: Callable[[Any], None], argv: Sequence[s
             stream.reconfigure(errors="replace")  # a terminal that has no "±" gets "?"
     try:
         with _plain_warnings():
-            command(tyro.cli(arguments, args=argv))
+            parsed = tyro.cli(arguments, args=argv)
+            with trust.scope():
+                if getattr(parsed, "trust", False):
+                    _allow(trust.EVERYTHING)
+                command(parsed)
             sys.stdout.flush()
     except TaskDistillError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
@@ -135,18 +138,16 @@ def seed_list(text: str) -> list[int]:
     return [seeds.checked(seed) for seed in found]
 
 
-def trust(imports: Callable[[], object]) -> None:
-    """Let what a recipe or a card names be imported, from the folder the user is in too."""
-    if os.getcwd() not in sys.path:
+def allow_typed(name: str | None) -> None:
+    """Trust the module or the function that the user has typed himself, such as ``my_module:MyEnv-v0``."""
+    if name is not None and ":" in name:
+        _allow(name, name.partition(":")[0])
+
+
+def _allow(*names: str) -> None:
+    if os.getcwd() not in sys.path:  # as for `python -m`
         sys.path.insert(0, os.getcwd())
-    imports()
-
-
-def trust_env(env_id: str) -> None:
-    """Let the module before the colon of an env's id be imported; see `trust`."""
-    module, colon, _ = env_id.partition(":")
-    if colon:
-        trust(lambda: allow(module))
+    trust.allow(*names)
 
 
 def dataset_path(name: str, variant: str | None, env_kwargs: dict[str, Any]) -> Path:

@@ -15,10 +15,9 @@ import gymnasium as gym
 import numpy as np
 import tyro
 
-from gym_taskdistill.cli.common import key_values, load_dataset, run_command, trust, trust_env
+from gym_taskdistill.cli.common import allow_typed, key_values, load_dataset, run_command
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import replacing
-from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import STEP_CAP
 from gym_taskdistill.policies.policy import DistilledPolicy
@@ -54,8 +53,8 @@ class EnjoyArgs:
     package.module:function; by default the dataset's own."""
 
     trust: bool = False
-    """Import what the dataset's card names, a module of environments or a function that makes learners; that
-    runs their code."""
+    """Run the code that files name: modules of environments and wrappers, functions that make learners, and
+    models that SB3 pickled."""
 
     episodes: int = 3
     """Number of episodes."""
@@ -105,10 +104,7 @@ def enjoy(args: EnjoyArgs, env: EnvArg | None = None) -> None:
 def _play_all(args: EnjoyArgs, env_arg: EnvArg | None) -> None:
     dataset = load_dataset(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
-    if args.trust or ":" in (args.learners or ""):
-        trust(lambda: learner_distribution(args.learners or dataset.card.learners, trust=True))
-    if args.trust:
-        trust_env(dataset.card.env_id)
+    allow_typed(args.learners)
     policy = DistilledPolicy(dataset, args.learners, seed)
     task = dataset.task if env_arg is None else as_task(env_arg)
     mode = "human" if args.record is None else "rgb_array"

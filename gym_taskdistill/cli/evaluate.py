@@ -13,6 +13,7 @@ from stable_baselines3.common.utils import get_device
 
 from gym_taskdistill import zoo
 from gym_taskdistill.cli.common import (
+    allow_typed,
     dataset_path,
     key_values,
     over_text,
@@ -22,15 +23,13 @@ from gym_taskdistill.cli.common import (
     progress,
     run_command,
     seed_list,
-    trust,
-    trust_env,
 )
 from gym_taskdistill.dataset.aggregates import Aggregates
 from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_text
-from gym_taskdistill.learners import LearnersArg, learner_distribution, without_groups
+from gym_taskdistill.learners import learner_distribution, without_groups
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import evaluate
 from gym_taskdistill.recipes.reproduce import load_distillation
@@ -67,8 +66,8 @@ class EvaluateArgs:
     function makes. By default the one the dataset was distilled over."""
 
     trust: bool = False
-    """Import what the dataset's card names, a module of environments or a function that makes learners; that
-    runs their code."""
+    """Run the code that files name: modules of environments and wrappers, functions that make learners, and
+    models that SB3 pickled."""
 
     deterministic: bool = False
     """Take the most likely action instead of sampling."""
@@ -114,9 +113,10 @@ def evaluate_command(args: EvaluateArgs) -> None:
     datasets = [dataset] if args.seeds is None else _distillations(args)
     task = _task(args, dataset)
     names: list[str | None] = [*without_groups(args.learners)]
-    if args.trust or any(":" in name for name in args.learners):
-        specs: Sequence[LearnersArg] = without_groups(args.learners) or (dataset.card.learners,)
-        trust(lambda: [learner_distribution(spec, trust=True) for spec in specs])
+    for learners in names:
+        allow_typed(learners)
+        if learners is not None:
+            learner_distribution(learners)  # refuses before any are tested
     scores: list[list[Score]] = []
     columns = names or [None]
     total = len(datasets) * len(columns) * args.agents * args.episodes
@@ -141,10 +141,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
 
 def _task(args: EvaluateArgs, dataset: DistilledDataset) -> Task | None:
     """Return the task to test on where it is not the dataset's own."""
-    if args.env_id is not None:
-        trust_env(args.env_id)  # the user's own word
-    if args.trust:
-        trust_env(dataset.card.env_id)
+    allow_typed(args.env_id)
     task = None if args.env_id is None else Task(args.env_id, dataset.card.env_kwargs)
     if task is not None and args.record:
         raise TaskDistillError(

@@ -43,6 +43,10 @@ class ReproduceArgs:
     out: Path = Path("runs/reproduce")
     """Folder of the runs; what lies there is resumed."""
 
+    trust: bool = False
+    """Run the code that files name: modules of environments and wrappers, functions that make learners, and
+    models that SB3 pickled."""
+
     add: bool = False
     """Put the dataset of the best selection score into the zoo, with the scores of all seeds in its card."""
 

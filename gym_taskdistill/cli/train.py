@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from gym_taskdistill import zoo
-from gym_taskdistill.cli.common import key_values, print_scores, run_command, trust, trust_env
+from gym_taskdistill.cli.common import allow_typed, key_values, print_scores, run_command
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import load
@@ -60,8 +60,8 @@ class TrainArgs:
     """A dataset file or zoo entry from which the first stage starts, in place of random rows."""
 
     trust: bool = False
-    """Run the code that the recipe names: a module of environments, functions that make learners, and experts
-    that SB3 saved."""
+    """Run the code that files name: modules of environments and wrappers, functions that make learners, and
+    models that SB3 pickled."""
 
     device: str = "auto"
     """Torch device: auto, cpu or cuda."""
@@ -82,17 +82,18 @@ def train(args: TrainArgs) -> None:
     """Run the command."""
     use_threads(args.n_threads, args.torch_threads)
     distributed.start(args.device)
+    if not args.recipe.partition(":")[0].endswith((".yaml", ".yml")):
+        allow_typed(args.recipe)
     is_first = distributed.rank() == 0
     run = distributed.from_first(_run(args) if is_first else None)
     assert run is not None
-    if args.trust:
-        trust(run.recipe.trust)
     if is_first:
         print(f"{run.recipe.entry} -> {run.folder} (seed {run.seed})", flush=True)
     try:
         dataset = run.execute(args.progress_bar, args.device)
     except KeyboardInterrupt:
-        print(f"\nInterrupted. Resume with: python -m gym_taskdistill.train --resume {run.folder}")
+        word = " --trust" if args.trust or ":" in run.recipe.env_id else ""
+        print(f"\nInterrupted. Resume with: python -m gym_taskdistill.train --resume {run.folder}{word}")
         raise SystemExit(130) from None
     if is_first:
         print_scores(f"Fresh agents on {dataset!r}", dataset.card.scores)
@@ -105,11 +106,7 @@ def _run(args: TrainArgs) -> Run:
     changes = key_values(args.set, "--set")
     if args.total_timesteps is not None:
         changes["total_timesteps"] = args.total_timesteps
-    if not args.recipe.partition(":")[0].endswith((".yaml", ".yml")):
-        trust_env(args.recipe)  # the user's own word
     recipe = load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), changes)
-    if args.trust:
-        trust(recipe.trust)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     start = None if args.warm_start is None else zoo.resolve(args.warm_start)
     return Run.create(recipe, seed, args.out, warm_start=start, tune=args.tune)

@@ -16,6 +16,7 @@ from gym_taskdistill.dataset.score import Score, digits
 from gym_taskdistill.dataset.spaces import as_space_dict, is_image, space_to_dict
 from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.learners.limits import check_description
+from gym_taskdistill.learners.named import code_of
 from gym_taskdistill.schema import Schema, Seconds
 from gym_taskdistill.tasks.spaces import flat_observation_space
 from gym_taskdistill.tasks.task import Task
@@ -146,6 +147,16 @@ class Card(Schema):
     def task(self) -> str:
         """The task in one line, such as ``CartPoleND-v0 n=2``."""
         return str(Task(bare_id(self.env_id), self.env_kwargs, self.wrappers))
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Code that the card names: modules of the environment and its wrappers, functions of the learners.
+
+        None of it runs unless `gym_taskdistill.trust` allows it.
+        """
+        modules = [self.env_id.rpartition(":")[0]]
+        modules += [str(wrapper["entry_point"]).partition(":")[0] for wrapper in self.wrappers]
+        return (*filter(None, modules), *code_of(self.learners))
 
     @property
     def own_observation_space(self) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from gym_taskdistill.distill import checkpoint, distributed, model_file
 from gym_taskdistill.distill.model_file import PathOrFile, SavedModel
 from gym_taskdistill.distill.segments import SegmentedAlgorithm
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.learners.named import code_of
 from gym_taskdistill.tasks import EnvArg, as_task
 from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
+from gym_taskdistill.trust import allow
 
 #: Arguments that a saved model does not keep.
 _NO_SETTINGS = ("self", "args", "kwargs", "env", "device", "_init_setup_model")
@@ -78,6 +80,8 @@ class SavedAlgorithm(SegmentedAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        *,
+        trust: bool = False,
         **kwargs: Any,
     ) -> Self:
         """Load a model that `save` wrote: it predicts as it did, and learns on in fresh episodes.
@@ -93,10 +97,13 @@ class SavedAlgorithm(SegmentedAlgorithm):
                 ignored, as SB3 does.
             print_system_info: Print the versions of the libraries.
             force_reset: Only for SB3's signature: simulators are not saved, so that envs always start anew.
+            trust: Run the functions that the file names as what makes its networks; see
+                `gym_taskdistill.trust`.
             **kwargs: Settings in the place of the saved ones.
 
         Raises:
-            TaskDistillError: The file cannot be read, does not fit the env, or there is no such setting.
+            TaskDistillError: The file cannot be read, names code that is not trusted, or does not fit the
+                env, or there is no such setting.
         """
         if print_system_info:
             get_system_info()
@@ -112,6 +119,8 @@ class SavedAlgorithm(SegmentedAlgorithm):
         made = None if env is None else cls._wrap_env(env)
         n_envs = saved.n_envs if made is None else made.num_envs
         settings = saved.arguments(given, n_envs, names)
+        if trust:
+            allow(*(name for networks in ("learners", "critic") for name in code_of(settings.get(networks))))
         model = cls(env=made, device=device, _init_setup_model=False, **settings)
         if task is not None:
             model.task = task

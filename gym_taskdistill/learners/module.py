@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 import re
 import sys
@@ -16,6 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from gym_taskdistill import trust
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners.distributions import LearnerDistribution
 from gym_taskdistill.learners.learners import Learners, LearnerStack
@@ -25,9 +25,6 @@ from gym_taskdistill.learners.module_stack import ModuleStack, Skeleton, probe_o
 Factory = Callable[..., nn.Module]
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
-#: Functions by their names that may be called: those the user passed himself, and those he trusts.
-_KNOWN: dict[str, Factory] = {}
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,7 @@ class ModuleFamily(LearnerDistribution):
 
     Raises:
         ValueError: The factory is neither a function nor the name of one.
+        TaskDistillError: It is a name that is allowed (see `trust`) and cannot be imported.
 
     >>> import torch
     >>> family = ModuleFamily(lambda obs_space, n_outputs: nn.Sequential(
@@ -81,11 +79,12 @@ class ModuleFamily(LearnerDistribution):
                     'factory must be a function or its name, "package.module:function", but is '
                     f'"{self.factory}".'
                 )
-            object.__setattr__(self, "factory", _KNOWN.get(self.factory, self.factory))
+            if trust.is_allowed(self.factory):
+                object.__setattr__(self, "factory", self._function())
         elif not callable(self.factory):
             raise ValueError(f"factory must be a function that makes a network, but is {self.factory!r}.")
         elif _found(self.name) is self.factory:
-            _KNOWN[self.name] = self.factory  # a card that names it later names what the user passed himself
+            trust.allow(self.name)  # a card that names it later names what the user passed himself
 
     @property
     def name(self) -> str:
@@ -103,30 +102,6 @@ class ModuleFamily(LearnerDistribution):
         """Return those of one network; see the base class."""
         module, _ = self._fresh(0, probe_of(obs_shape, torch.device("cpu")), n_outputs)
         return sum(parameter.numel() for parameter in module.parameters())
-
-    def trusted(self) -> ModuleFamily:
-        """Return the family with its function imported, which runs the code of its module.
-
-        Raises:
-            TaskDistillError: There is no such module, or it fails, or it has no such function.
-        """
-        if isinstance(self.factory, str):
-            module = self.factory.partition(":")[0]
-            try:
-                importlib.import_module(module)
-            except Exception as error:
-                raise TaskDistillError(
-                    f'The function "{self.factory}" that makes learners cannot be imported: '
-                    f"{type(error).__name__}: {error}."
-                ) from error
-            found = _found(self.factory)
-            if found is None:
-                raise TaskDistillError(
-                    f'The function "{self.factory}" that makes learners does not exist: {module} has no '
-                    "function of that name."
-                )
-            _KNOWN[self.factory] = found
-        return ModuleFamily(self.factory, self.kwargs)
 
     def sample(
         self,
@@ -173,13 +148,12 @@ class ModuleFamily(LearnerDistribution):
     def _function(self) -> Factory:
         if callable(self.factory):
             return self.factory
-        known = _KNOWN.get(self.factory)
-        if known is None:
-            raise TaskDistillError(
-                f'The learners are made by a function, "{self.factory}", whose code is not run unasked: pass '
-                "trust=True (--trust on a command line) if you trust it, or the function itself as learners=."
-            )
-        return known
+        what = "The description of the learners"
+        found = trust.load(self.factory, what)
+        if not callable(found):
+            raise TaskDistillError(f'{what} names "{self.factory}", which is no function.')
+        function: Factory = found
+        return function
 
     def _fresh(self, seed: int, probe: Tensor, n_outputs: int) -> tuple[nn.Module, Tensor]:
         """Make one network from a seed, on the probe's device, and what it says of the probe."""

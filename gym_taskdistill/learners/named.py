@@ -13,6 +13,7 @@ from gym_taskdistill.learners.mlp import MLP
 from gym_taskdistill.learners.module import Factory, ModuleFamily
 from gym_taskdistill.learners.networks import block_mlp
 from gym_taskdistill.safe_yaml import shortened
+from gym_taskdistill.trust import allow
 
 #: The paper's Λ for cart-pole and MuJoCo: 64-64 tanh, orthogonal √2, last layer 0.01.
 ALPHA_C = MLP()
@@ -120,20 +121,39 @@ def learner_distribution(spec: LearnersArg, *, trust: bool = False) -> LearnerDi
         spec: A name of `NAMED_LEARNERS`, a mapping as `LearnerDistribution.spec` gives it (members of a
             mixture may be names), a distribution, which is returned as it is, or what makes a `ModuleFamily`:
             a function or the name of one.
-        trust: Import the functions that ``spec`` names, which runs their modules' code. Else one that the
-            caller has not used himself is refused as soon as a learner is drawn.
+        trust: Allow the functions that ``spec`` names and import them, which runs their modules' code. Else
+            one that was not allowed (see `gym_taskdistill.trust`), nor used by the caller himself, is refused
+            as soon as a learner is drawn.
 
     Returns:
         The distribution.
 
     Raises:
-        TaskDistillError: The name or the family is unknown, or its settings are wrong.
+        TaskDistillError: The name or the family is unknown, its settings are wrong, or a function that is
+            trusted cannot be imported.
 
     >>> learner_distribution({"family": "mlp", "width": 64, "depth": 2}) == learner_distribution("alpha_c")
     True
     """
-    built = _built(spec)
-    return _trusted(built) if trust else built
+    if trust:
+        allow(*code_of(spec))
+    return _built(spec)
+
+
+def code_of(spec: Any) -> tuple[str, ...]:
+    """Return the names of the functions that a description of learners names, as `trust.allow` takes them.
+
+    >>> code_of({"family": "mixture", "members": ["alpha_c", {"family": "module", "factory": "nets:wide"}]})
+    ('nets:wide',)
+    """
+    match spec:
+        case str() if ":" in spec:
+            return (spec,)
+        case {"family": "module", "factory": str(factory)}:
+            return (factory,)
+        case {"family": "mixture", "members": [*members]}:
+            return tuple(name for member in members for name in code_of(member))
+    return ()
 
 
 def _built(spec: LearnersArg) -> LearnerDistribution:
@@ -162,9 +182,3 @@ def _built(spec: LearnersArg) -> LearnerDistribution:
         return _FAMILIES[family](**settings)
     except (TypeError, ValueError) as error:
         raise TaskDistillError(f'The learner family "{family}" was given wrong settings: {error}') from None
-
-
-def _trusted(learners: LearnerDistribution) -> LearnerDistribution:
-    if isinstance(learners, Mixture):
-        return Mixture(tuple(map(_trusted, learners.members)), learners.weights)
-    return learners.trusted() if isinstance(learners, ModuleFamily) else learners

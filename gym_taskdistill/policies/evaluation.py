@@ -21,6 +21,7 @@ from gym_taskdistill.learners import NAMED_LEARNERS, LearnerDistribution, Learne
 from gym_taskdistill.policies.trained import TrainedLearners, train_fresh_learners
 from gym_taskdistill.tasks import EnvArg, Task, as_task
 from gym_taskdistill.tasks.spaces import check_finite
+from gym_taskdistill.trust import allow
 
 #: Columns simulated side by side: thousands where the env computes them at once, else a few, as of images.
 MAX_COLUMNS = {True: 10_000, False: 64}
@@ -135,7 +136,8 @@ def evaluate(
         env: What to test on: a task, an id, or a function that makes the environment; by default the card's
             task.
         progress: Called with the number of finished episodes now and then.
-        trust: Run the code that the dataset's card names, if its learners are made by a function.
+        trust: Run the code that the dataset's card names: modules of its environment, and the function that
+            makes its learners; see `gym_taskdistill.trust`.
         n_jobs: Cores that simulate, -1 for all; the returns are the same for any number. ``None`` for what
             `use_threads` has set, one by default.
 
@@ -154,10 +156,12 @@ def evaluate(
             f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
         )
     n_agents, n_episodes, seed = int(n_agents), int(n_episodes), seeds.checked(seed)
+    if trust:
+        allow(*dataset.card.code)
     task = dataset.task if env is None else as_task(env)
     dataset.check_env((task.observation_space, task.action_space))
     distribution = (
-        learner_distribution(dataset.card.learners, trust=trust)
+        learner_distribution(dataset.card.learners)
         if learners is None
         else learner_distribution(learners, trust=True)  # by the caller himself, not by a file
     )

@@ -20,6 +20,7 @@ from gym_taskdistill.policies import export
 from gym_taskdistill.policies.acting import Acting
 from gym_taskdistill.policies.action_distributions import ActionDistribution
 from gym_taskdistill.policies.trained import network_as_trained, train_fresh_learners
+from gym_taskdistill.trust import allow
 
 
 class DistilledPolicy(Acting):
@@ -37,8 +38,8 @@ class DistilledPolicy(Acting):
         n_learners: Members of an ensemble, each from its own initialisation; see `ensemble`.
         network: A network that `DistilledDataset.train` has trained already: the policy acts with it as it
             is, draws and trains none, and follows what becomes of its parameters.
-        trust: Run the code that the dataset's card names, if its learners are made by a function; see
-            `learner_distribution`.
+        trust: Run the code that the dataset's card names: modules of its environment, and the function that
+            makes its learners; see `gym_taskdistill.trust`.
 
     Raises:
         TaskDistillError: The learners are unknown or do not fit the dataset, or their code is not trusted.
@@ -67,9 +68,12 @@ class DistilledPolicy(Acting):
             raise TaskDistillError(
                 "A policy acts with one network or with learners it draws: give one of them."
             )
-        given = learners is not None  # by the caller himself, not by a file
-        self.learners = learner_distribution(
-            learners if learners is not None else dataset.card.learners, trust=trust or given
+        if trust:
+            allow(*dataset.card.code)
+        self.learners = (
+            learner_distribution(dataset.card.learners)
+            if learners is None
+            else learner_distribution(learners, trust=True)  # by the caller himself, not by a file
         )
         self.seed = (
             int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seeds.checked(seed)

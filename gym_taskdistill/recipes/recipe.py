@@ -8,9 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PrivateAttr, field_validator
 from typing_extensions import Self
 
-from gym_taskdistill import trust
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes.settings import EvaluationPlan
 from gym_taskdistill.recipes.stages import Stage, read_stage
 from gym_taskdistill.recipes.stages.stage import RecipeError
@@ -85,24 +83,6 @@ class Recipe(Schema):
     def sources(self) -> tuple[str, ...]:
         """Variants and zoo entries that stages start from or imitate."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.sources()))
-
-    def trust(self) -> None:
-        """Run the code that the recipe names, now or later in this process.
-
-        That is the module of its env, experts that SB3 pickled, and the functions that make the learners of
-        its stages; see `learner_distribution`.
-
-        Raises:
-            TaskDistillError: One of the functions cannot be imported.
-        """
-        module, colon, _ = self.env_id.rpartition(":")
-        experts = [str(getattr(stage, "expert", "")) for stage in self.stages]
-        for name in [*([module] if colon else []), *(name for name in experts if name.endswith(".zip"))]:
-            trust.allow(name)
-        for stage in self.stages:
-            for spec in (getattr(stage, name, None) for name in ("learners", "critic")):
-                if spec is not None:
-                    learner_distribution(spec, trust=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain data, with every setting of every stage."""

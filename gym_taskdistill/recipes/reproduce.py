@@ -9,7 +9,7 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from gym_taskdistill import zoo
+from gym_taskdistill import trust, zoo
 from gym_taskdistill.dataset.card import Card, Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.lineage import Distillation
@@ -177,13 +177,20 @@ def reproduce(
         check(recipe)
     pairs = [(recipe, card, seed) for recipe, card in found.values() for seed in seeds]
     work = (
-        delayed(_reproduce)(recipe, card, seed, root, progress_bar and n_jobs == 1)
+        delayed(_reproduce)(recipe, card, seed, root, progress_bar and n_jobs == 1, trust.granted())
         for recipe, card, seed in pairs
     )
     yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
 
 
-def _reproduce(recipe: Recipe, card: Card | None, seed: int, root: Path, progress_bar: bool) -> Reproduction:
+def _reproduce(
+    recipe: Recipe,
+    card: Card | None,
+    seed: int,
+    root: Path,
+    progress_bar: bool,
+    trusted: frozenset[str],
+) -> Reproduction:
     use_threads(1)
 
     def made(other: Recipe) -> Path:
@@ -191,7 +198,8 @@ def _reproduce(recipe: Recipe, card: Card | None, seed: int, root: Path, progres
         return build(other, seed, folder, build=made, progress_bar=progress_bar, device="cpu").result
 
     try:
-        file = made(recipe)
+        with trust.scope(trusted):
+            file = made(recipe)
     except TaskDistillError as error:
         return Reproduction(recipe.entry, seed, card, None, str(error))
     return Reproduction(recipe.entry, seed, card, file)

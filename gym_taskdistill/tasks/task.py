@@ -24,7 +24,7 @@ from gym_taskdistill.tasks.atari.games import checked_obs_type, is_atari, regist
 from gym_taskdistill.tasks.processes import ProcessVecEnv
 from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
 from gym_taskdistill.tasks.vec_env import EnvPoolVecEnv, GymnasiumVecEnv, flat_vec_env
-from gym_taskdistill.tasks.wrappers import wrap
+from gym_taskdistill.tasks.wrappers import wrapper_class
 
 #: What can compute the columns of a vec-env; see `Task.make_vec_env`.
 BACKENDS = ("auto", "gymnasium", "envpool")
@@ -93,6 +93,11 @@ class Task:
         return registered(self.env_id)
 
     @cached_property
+    def _wrapper_classes(self) -> tuple[type[gym.Wrapper[Any, Any, Any, Any]], ...]:
+        # Found once: other processes get them with the task, and trust what this one does.
+        return tuple(wrapper_class(str(wrapper["entry_point"])) for wrapper in self.wrappers)
+
+    @cached_property
     def _spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
         # The vector env of an Atari game needs no OpenCV.
         env = self.make_env() if self._make_native is None else self._make_native(1, 1)
@@ -155,7 +160,9 @@ class Task:
                 env = make_atari_env(self.env_id, **kwargs)
             else:
                 env = gym.make(self.spec, **kwargs)
-            return wrap(env, self.wrappers)
+            for wrapper, described in zip(self._wrapper_classes, self.wrappers, strict=True):
+                env = wrapper(env, **described.get("kwargs", {}))
+            return env
         except (TypeError, ValueError, ImportError, gym.error.Error) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
 
@@ -204,6 +211,7 @@ class Task:
             vec_env = VecMonitor(self._make_native(n_envs, n_jobs))
             vec_env.seed(seed)
         elif n_jobs > 1 and not current_process().daemon:  # daemons may have no processes of their own
+            self._wrapper_classes  # noqa: B018  (found before the task is sent)
             vec_env = ProcessVecEnv(partial(self._make_columns, seed, step_cap), n_envs, n_jobs)
             vec_env.seed(seed)
         else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import WrapperSpec
 
+from gym_taskdistill import trust
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.schema import plain
 
@@ -33,9 +33,6 @@ TRANSPARENT = frozenset(
 #: Wrappers that go on learning while they are used, so that no argument tells what they do.
 LEARNING = {"NormalizeObservation": "VecNormalize", "NormalizeReward": "VecNormalize(norm_obs=False)"}
 
-#: Packages whose wrappers a card may name; those of others must have been imported already.
-_TRUSTED = ("gymnasium.wrappers.", "gym_taskdistill.")
-
 
 class UnrecordedError(Exception):
     """Raised where plain data cannot tell what an env is; its text goes on from "…, for"."""
@@ -57,7 +54,7 @@ def describe(spec: WrapperSpec) -> dict[str, Any]:
             f"its wrapper {spec.name} does not record its arguments (gymnasium.utils.RecordConstructorArgs)"
         )
     try:
-        _wrapper_class(spec.entry_point)
+        wrapper_class(spec.entry_point)
     except TaskDistillError:
         raise UnrecordedError(
             f"its wrapper {spec.name} is not to be found as {spec.entry_point} (define it at the top of a "
@@ -95,30 +92,20 @@ def _floats(value: Any) -> Iterable[float]:
             yield from _floats(item)
 
 
-def wrap(env: gym.Env[Any, Any], wrappers: Iterable[Mapping[str, Any]]) -> gym.Env[Any, Any]:
-    """Put wrappers that `describe` described around an env, first to last.
+def wrapper_class(entry_point: str) -> type[gym.Wrapper[Any, Any, Any, Any]]:
+    """Find the class of a wrapper that `describe` described.
+
+    Args:
+        entry_point: ``"module:Class"``.
 
     Raises:
-        TaskDistillError: There is no such wrapper.
+        TaskDistillError: There is no such wrapper, or its module may not be imported; see `trust`.
     """
-    for wrapper in wrappers:
-        env = _wrapper_class(str(wrapper["entry_point"]))(env, **wrapper.get("kwargs", {}))
-    return env
-
-
-def _wrapper_class(entry_point: str) -> Any:
-    """Find a wrapper's class without importing what the user has not: a card shall run no code of others."""
     module, _, name = entry_point.partition(":")
-    if f"{module}.".startswith(_TRUSTED):
-        __import__(module)
-    if module not in sys.modules:
-        raise TaskDistillError(
-            f"its wrapper {name} is in the module {module}, which only you can trust: import {module} first"
-        )
-    found = getattr(sys.modules[module], name, None)
+    found = getattr(trust.load(module, f"The wrapper {name}"), name, None)
     # A wrapper and nothing else: a card could name a function of an imported module that does harm.
     if not (isinstance(found, type) and issubclass(found, gym.Wrapper)):
-        raise TaskDistillError(f"there is no wrapper {name} in {module}")
+        raise TaskDistillError(f"There is no wrapper {name} in {module}.")
     if name in TRANSPARENT:
-        raise TaskDistillError(f"the wrapper {name} is no part of a task")
+        raise TaskDistillError(f"The wrapper {name} is no part of a task.")
     return found

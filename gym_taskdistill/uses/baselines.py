@@ -175,7 +175,7 @@ def run(
         if left:
             _record_expert(dataset, protocol, folder)
             dataset.save(folder / "dataset")
-        work = (delayed(_measure)(protocol, folder, name, trust.allowed()) for name in left)
+        work = (delayed(_measure)(protocol, folder, name, trust.granted()) for name in left)
         yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
         write_tables(folder, [_read(folder, name) for name in BASELINES if _file(folder, name).is_file()])
 
@@ -222,14 +222,13 @@ def _record_expert(dataset: DistilledDataset, protocol: Protocol, folder: Path) 
         record(expert, env, protocol.expert_steps, view=view, seed=seed).save(path)
 
 
-def _measure(protocol: Protocol, folder: Path, name: str, allowed: Sequence[str]) -> Result:
+def _measure(protocol: Protocol, folder: Path, name: str, trusted: frozenset[str]) -> Result:
     """Measure a baseline and keep its result."""
     use_threads(1)
-    for code in allowed:
-        trust.allow(code)  # in a process of its own nothing is yet
     start = time.monotonic()
-    dataset = DistilledDataset.load(folder / "dataset")
-    result = Measurement(dataset, protocol, Recording.load(folder / "recording.npz")).result(name)
+    with trust.scope(trusted):  # in a process of its own nothing is trusted yet
+        dataset = DistilledDataset.load(folder / "dataset")
+        result = Measurement(dataset, protocol, Recording.load(folder / "recording.npz")).result(name)
     result = result.replace(seconds=round(time.monotonic() - start, 1))
     files.write_text(_file(folder, name), json.dumps(result.to_dict(), indent=2) + "\n")
     return result

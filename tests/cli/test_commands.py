@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import gym_taskdistill
-from gym_taskdistill import __main__, zoo
+from gym_taskdistill import __main__, trust, zoo
 from gym_taskdistill.cli import evaluate, train
 from gym_taskdistill.cli import zoo as zoo_command
 from gym_taskdistill.cli.common import key_values, run_command
@@ -23,7 +23,6 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.lineage import StageRecord
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_sealed
-from gym_taskdistill.learners import module
 from gym_taskdistill.paths import critic_path
 
 TINY = [
@@ -171,7 +170,6 @@ def test_functions_that_a_file_names_run_on_trust_only(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.setattr(module, "_KNOWN", {})
     Path("nets_of_mine.py").write_text(
         "from torch import nn\n"
         "def net(space, n, width):\n"
@@ -191,20 +189,18 @@ def test_functions_that_a_file_names_run_on_trust_only(
         "inner.kind=ridge",
         "inner.regularization=0.01",
     ]
-    assert "stage 1 (ppmo): The learners are made by a function" in fails(train.main, argv, capsys)
+    assert 'names code, "nets_of_mine:net", which is not run unasked' in fails(train.main, argv, capsys)
     assert not Path("runs").exists() and "nets_of_mine" not in sys.modules
     train.main([*argv, "--trust"])
     file = next(Path("runs").glob("*/dataset.safetensors"))
     dataset = DistilledDataset.load(file)
     assert dataset.rule.kind == "ridge" and dataset.card.learners["kwargs"] == {"width": 24}
     assert "module(nets_of_mine:net, width=24)" in capsys.readouterr().out
-    monkeypatch.setattr(module, "_KNOWN", {})
     argv = [str(file), "--agents", "2", "--episodes", "1", "--no-progress-bar"]
     assert "--trust" in fails(evaluate.main, argv, capsys)
     evaluate.main([*argv, "--learners", "alpha_c"])  # no code of the card's
-    assert not module._KNOWN
     evaluate.main([*argv, "--trust"])
-    assert module._KNOWN
+    assert not trust.is_allowed("nets_of_mine:net")  # once the command has ended
 
 
 def test_mistakes_in_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

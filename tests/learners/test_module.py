@@ -345,14 +345,14 @@ def test_what_data_names_is_imported_only_on_trust(package: str, tmp_path: Path)
     spec = {"family": "mixture", "members": ["alpha_c", {"family": "module", "factory": f"{package}:net"}]}
     learners = learner_distribution(spec)
     assert json.loads(json.dumps(learners.spec())) and package in repr(learners)
-    with pytest.raises(TaskDistillError, match=f'"{package}:net".*not run unasked.*trust=True'):
+    with pytest.raises(TaskDistillError, match=f'"{package}:net", which is not run unasked.*trust=True'):
         learners.sample(2, (OBS,), OUTPUTS, torch.Generator())
     assert package not in sys.modules and not (tmp_path / "ran").exists()
     trusted = learner_distribution(spec, trust=True)
     assert (tmp_path / "ran").exists()
     assert len(trusted.sample(2, (OBS,), OUTPUTS, torch.Generator())) == 2
     assert len(learners.sample(2, (OBS,), OUTPUTS, torch.Generator())) == 2  # trusted from now on
-    for name, message in ((f"{package}:other", "has no function"), (f"{package}:number", "has no function")):
+    for name, message in ((f"{package}:other", "has no other"), (f"{package}:number", "is no function")):
         with pytest.raises(TaskDistillError, match=message):
             learner_distribution(name, trust=True)
     with pytest.raises(TaskDistillError, match="cannot be imported: ModuleNotFoundError"):

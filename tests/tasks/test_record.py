@@ -106,8 +106,8 @@ def test_a_card_runs_no_code_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only wrappers, and only of modules that the user has imported."""
     monkeypatch.delitem(sys.modules, "this", raising=False)
     for entry_point, message in (
-        ("this:Wrapper", "import this first"),
-        ("os:system", "there is no wrapper system in os"),
+        ("this:Wrapper", 'names code, "this", which is not run unasked'),
+        ("os:system", "There is no wrapper system in os"),
         ("gymnasium.wrappers.rendering:RecordVideo", "no part of a task"),
     ):
         task = Task("CartPole-v1", wrappers=({"entry_point": entry_point, "kwargs": {}},))

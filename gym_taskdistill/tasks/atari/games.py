@@ -49,11 +49,11 @@ def registered(env_id: str) -> EnvSpec:
     """Find the registration of an env, with ale_py's games among the ids.
 
     Raises:
-        TaskDistillError: No env has this id, or its module cannot be imported, or may not be.
+        TaskDistillError: No env has this id, or its module cannot be imported, or may not be; see `trust`.
     """
     module, colon, _ = env_id.rpartition(":")
     if colon:
-        trust.check(module, f'The env "{env_id}"')
+        trust.load(module, f'The env "{env_id}"')
     try:
         with warnings.catch_warnings():
             # Who names a version means it: the paper's tasks are in v4.
@@ -68,10 +68,6 @@ def registered(env_id: str) -> EnvSpec:
     except gym.error.Error as error:
         hint = did_you_mean(env_id, gym.registry)
         raise TaskDistillError(f'There is no env "{env_id}": {error}{hint}') from None
-    except ImportError as error:
-        raise TaskDistillError(
-            f'The module before the colon of "{env_id}" cannot be imported: {error}'
-        ) from None
 
 
 def is_atari(spec: EnvSpec) -> bool:
