@@ -20,6 +20,23 @@ from gym_taskdistill.dataset.spaces import n_logits, space_to_dict
 from gym_taskdistill.tasks.spaces import flat_action_space
 
 
+def average_choices(logits: Tensor, sizes: list[int]) -> Tensor:
+    """Return logits whose softmaxes are the mean of softmaxes over the first dimension.
+
+    Args:
+        logits: Those of all choices side by side, ``(M, ..., sum(sizes))``.
+        sizes: Number of actions of each choice.
+    """
+    parts = [torch.log_softmax(part, dim=-1).logsumexp(dim=0) for part in logits.split(sizes, dim=-1)]
+    return torch.cat(parts, dim=-1)
+
+
+def average_coins(logits: Tensor) -> Tensor:
+    """Return logits ``(...)`` whose sigmoids are the mean of sigmoids over the first dimension."""
+    heads, tails = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
+    return heads.logsumexp(dim=0) - tails.logsumexp(dim=0)
+
+
 class ActionDistribution(ABC):
     """A distribution over actions for each of a batch ``(...)`` of observations."""
 
@@ -74,7 +91,7 @@ class Categorical(ActionDistribution):
 
     def average(self) -> Categorical:
         """Average the action probabilities."""
-        return Categorical(self.log_probs.logsumexp(dim=0))
+        return Categorical(average_choices(self.logits, [self.logits.shape[-1]]))
 
 
 class DiagGaussian(ActionDistribution):
@@ -143,7 +160,7 @@ class MultiCategorical(ActionDistribution):
 
     def average(self) -> MultiCategorical:
         """Average the probabilities of each choice."""
-        return MultiCategorical(torch.cat([p.average().logits for p in self.parts], dim=-1), self.sizes)
+        return MultiCategorical(average_choices(self.logits, list(self.sizes)), self.sizes)
 
 
 class Bernoulli(ActionDistribution):
@@ -173,8 +190,7 @@ class Bernoulli(ActionDistribution):
 
     def average(self) -> Bernoulli:
         """Average the probabilities of each coin."""
-        heads, tails = (nn.functional.logsigmoid(sign * self.logits).logsumexp(0) for sign in (1, -1))
-        return Bernoulli(heads - tails)
+        return Bernoulli(average_coins(self.logits))
 
 
 #: Makes a distribution of a network's outputs, and of its log standard deviation where it has one.

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Mapping
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,29 +23,117 @@ from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
-from gym_taskdistill.learners.module_stack import split_head
+from gym_taskdistill.files import replacing
+from gym_taskdistill.learners.module_stack import differentiable_attention, split_head
 from gym_taskdistill.machine import single_precision
+from gym_taskdistill.policies.action_distributions import average_choices, average_coins, n_outputs
 from gym_taskdistill.policies.trained import TrainedLearners
 from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
 from gym_taskdistill.tasks.vec_env import own_spaces
 
 
 @single_precision()
-def module(dataset: DistilledDataset, trained: TrainedLearners, index: int = 0) -> nn.Sequential:
-    """Export a trained learner, from raw observations to its outputs; see `DistilledPolicy.to_torch`."""
+def module(dataset: DistilledDataset, trained: TrainedLearners, index: int | None = None) -> nn.Sequential:
+    """Export trained learners, from raw observations to their outputs; see `DistilledPolicy.to_torch`."""
     own, parts = dataset.spaces[0], list[nn.Module]()
     if isinstance(own, spaces.Box) and own.shape != dataset.obs_shape:
         parts.append(ChannelsFirst() if dataset.has_images else nn.Flatten() if own.shape else AsColumn())
-    return nn.Sequential(*parts, *_seen(dataset, trained, index))
+    parts += [] if dataset.view.is_identity else [copy.deepcopy(dataset.view)]
+    if index is None and len(trained.learners) > 1:
+        members = [nn.Sequential(*_layers(dataset, trained, i)) for i in range(len(trained.learners))]
+        return nn.Sequential(*parts, Ensemble(members, dataset.spaces[1]))
+    return nn.Sequential(*parts, *_layers(dataset, trained, index or 0))
 
 
-def _seen(dataset: DistilledDataset, trained: TrainedLearners, index: int) -> list[nn.Module]:
-    """Return the modules from flat observations to outputs."""
+def _layers(dataset: DistilledDataset, trained: TrainedLearners, index: int) -> list[nn.Module]:
+    """Return the modules of a learner, from what it sees to its outputs."""
     layers = list(trained.module(index))
-    view = [] if dataset.view.is_identity else [copy.deepcopy(dataset.view)]
     first = next(layer for layer in layers[0].modules() if not isinstance(layer, nn.Sequential))
     spread = isinstance(first, nn.Linear) and len(dataset.obs_shape) > 1
-    return [*view, *([nn.Flatten()] if spread else []), *layers]
+    return [*([nn.Flatten()] if spread else []), *layers]
+
+
+class Ensemble(nn.Module):
+    """Several learners as one module: its policy is the mean of theirs, as that of `DistilledPolicy.ensemble`.
+
+    Args:
+        members: Modules from what learners see, ``(n, *obs_shape)``, to outputs ``(n, n_outputs)``.
+        action_space: The environment's own space of actions, which says what outputs mean.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], action_space: spaces.Space[Any]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.are_means = isinstance(action_space, spaces.Box)
+        self.are_coins = isinstance(action_space, spaces.MultiBinary)
+        several = isinstance(action_space, spaces.MultiDiscrete)
+        self.sizes: list[int] = action_space.nvec.flatten().tolist() if several else [n_outputs(action_space)]
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Map ``(n, *obs_shape)`` to the logits, or the mean, of the averaged policy, ``(n, n_outputs)``."""
+        outputs: list[Tensor] = []
+        for member in self.members:
+            outputs.append(member(seen))  # noqa: PERF401  (TorchScript knows no comprehension here)
+        stacked = torch.stack(outputs)
+        if self.are_means:
+            return stacked.mean(dim=0)
+        if self.are_coins:
+            return average_coins(stacked)
+        return average_choices(stacked, self.sizes)
+
+
+class _WithLogStd(nn.Module):
+    """Adds the log standard deviations of actions to their means."""
+
+    def __init__(self, network: nn.Module, log_std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("log_std", log_std)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.network(observation)
+        return mean, self.log_std.expand_as(mean)
+
+
+@single_precision()
+def onnx(dataset: DistilledDataset, trained: TrainedLearners, path: Path, index: int | None = None) -> Path:
+    """Write trained learners as an ONNX file; see `DistilledPolicy.to_onnx`."""
+    if find_spec("onnx") is None:
+        raise TaskDistillError('Writing ONNX needs onnx: run `pip install "gym-taskdistill[onnx]"`.')
+    network: nn.Module = module(dataset, trained, index)
+    names = ["observation", "logits"]
+    if trained.log_std is not None:
+        rows = trained.log_std.expand(len(trained.learners), -1)
+        # The policy of an ensemble has the mean of its members' log standard deviations.
+        network = _WithLogStd(network, rows.mean(0) if index is None else rows[index])
+        names[1:] = ["mean", "log_std"]
+    own = dataset.spaces[0]
+    shape = own.shape if isinstance(own, spaces.Box) else dataset.obs_shape
+    file = io.BytesIO()
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),  # which gets the graph of what cannot be written
+            torch.no_grad(),
+            differentiable_attention(),
+        ):
+            warnings.simplefilter("ignore")  # the exporter by tracing is fast, and says that it is old
+            torch.onnx.export(
+                network.eval(),
+                (torch.zeros(2, *shape, device=dataset.x.device),),
+                file,
+                input_names=names[:1],
+                output_names=names[1:],
+                dynamic_axes={name: {0: "n"} for name in names},
+                dynamo=False,
+            )
+    except Exception as error:  # an exporter fails on a user's module in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TaskDistillError(f"The policy cannot be written as ONNX: {reason}") from error
+    path = path if path.suffix else path.with_name(f"{path.name}.onnx")
+    with replacing(path) as temporary:
+        temporary.write_bytes(file.getvalue())
+    return path
 
 
 class ChannelsFirst(nn.Module):
@@ -105,10 +198,16 @@ def ppo(
     dataset: DistilledDataset,
     trained: TrainedLearners,
     env: GymEnv | str,
-    index: int,
+    index: int | None,
     ppo_kwargs: Mapping[str, Any],
 ) -> PPO:
     """Make an SB3 PPO that starts as a trained learner; see `DistilledPolicy.to_sb3`."""
+    if index is None and len(trained.learners) > 1:
+        raise TaskDistillError(
+            f"SB3's PPO holds one network, but this policy is an ensemble of {len(trained.learners)}; choose a "
+            "member, such as index=0, or export all of them by to_torch()."
+        )
+    index = index or 0
     if isinstance(env, gym.Env):
         dataset.check_env(env)  # by its id too
     own = dataset.spaces
@@ -117,7 +216,9 @@ def ppo(
         for kind, space in zip(("observation", "action"), own, strict=True)
     ]
     _check_sb3_knows(*shown)
-    network = _ending_in_a_linear_layer(nn.Sequential(*_seen(dataset, trained, index)), dataset)
+    view = [] if dataset.view.is_identity else [copy.deepcopy(dataset.view)]
+    layers = nn.Sequential(*view, *_layers(dataset, trained, index))
+    network = _ending_in_a_linear_layer(layers, dataset)
     settings, given = _checked_kwargs(ppo_kwargs)
     policy_kwargs = {
         **given,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,18 +197,42 @@ class DistilledPolicy(Acting):
             )
         return DistilledPolicy(self.dataset, self.learners, self.seed, n_learners)
 
-    def to_torch(self, index: int = 0) -> nn.Sequential:
-        """Export a trained learner as a plain torch module, from raw observations to its outputs.
+    def to_torch(self, index: int | None = None) -> nn.Sequential:
+        """Export the policy as a plain torch module, from raw observations to its outputs.
 
         Args:
-            index: Which member of an ensemble.
+            index: One member of an ensemble; ``None`` for all of them, averaged as the ensemble acts.
 
         Returns:
             A module that maps ``(n, *obs_shape)`` to action logits or means ``(n, n_outputs)``.
+
+        Raises:
+            IndexError: There is no such member.
         """
         return export.module(self.dataset, self.trained, index)
 
-    def to_sb3(self, env: GymEnv | str, index: int = 0, **ppo_kwargs: Any) -> PPO:
+    def to_onnx(self, path: str | PathLike[str], index: int | None = None) -> Path:
+        """Write the policy as an ONNX file, from raw observations to its outputs; statistics are inside.
+
+        Its input is ``observation``, float32 ``(n, *obs_shape)``, with any n. Its outputs are ``logits``, or
+        of continuous actions ``mean`` (before it is clipped to the action space) and ``log_std``,
+        ``(n, n_outputs)``.
+
+        Args:
+            path: The file; ``.onnx`` is appended if it has no suffix. The folder must exist.
+            index: As for `to_torch`.
+
+        Returns:
+            The file written.
+
+        Raises:
+            TaskDistillError: onnx is not installed, the network has a layer that ONNX does not know, or the
+                file cannot be written.
+            IndexError: There is no such member.
+        """
+        return export.onnx(self.dataset, self.trained, Path(path), index)
+
+    def to_sb3(self, env: GymEnv | str, index: int | None = None, **ppo_kwargs: Any) -> PPO:
         """Make an SB3 PPO that starts as a trained learner, to fine-tune it.
 
         The model takes raw observations: the frozen statistics become part of its policy. Its critic starts
@@ -215,7 +240,7 @@ class DistilledPolicy(Acting):
 
         Args:
             env: The dataset's env, or a vector env of it, with raw observations.
-            index: Which member of an ensemble.
+            index: Which member of an ensemble; needed there, since SB3's PPO holds one network.
             **ppo_kwargs: Arguments of SB3's PPO, such as ``learning_rate``; but not what the learner decides:
                 its layers in ``policy_kwargs``, and ``use_sde``, which would act otherwise at once.
 
@@ -224,7 +249,8 @@ class DistilledPolicy(Acting):
 
         Raises:
             DatasetError: The env is not the dataset's; of a vector env only the spaces are compared.
-            TaskDistillError: An argument is unknown, or cannot be given.
+            TaskDistillError: An argument is unknown, or cannot be given; or no member was chosen.
+            IndexError: There is no such member.
 
         >>> import gymnasium as gym
         >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
