@@ -61,6 +61,10 @@ def run_command(arguments: Any, command: Callable[[Any], None], argv: Sequence[s
     except TaskDistillError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
+    except MemoryError as error:
+        reason = str(TaskDistillError(str(error).rstrip(".") or "none is left"))
+        print(f"error: Not enough memory ({reason}); ask for fewer or smaller things.", file=sys.stderr)
+        raise SystemExit(1) from None
     except BrokenPipeError:
         # Python would flush again when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,17 +15,19 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
-from gym_taskdistill.dataset import file, fit, training
+from gym_taskdistill.dataset import checks, file, fit, training
 from gym_taskdistill.dataset.card import Card, as_float, as_int, is_image
-from gym_taskdistill.dataset.spaces import k_min, n_logits, space_from_dict
-from gym_taskdistill.dataset.tensors import frozen
+from gym_taskdistill.dataset.spaces import k_min, space_from_dict
+from gym_taskdistill.dataset.tensors import MAX_NUMBER, MAX_OBS, frozen
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
+from gym_taskdistill.inner.rule import MIN_RATE
 from gym_taskdistill.inner.rules import InnerRule, inner_rule
 from gym_taskdistill.tasks.task import Task
 
 _ENCODER = "encoder."
 _TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
+_BOUNDS = {"obs_mean": MAX_OBS, "obs_var": MAX_OBS**2}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +55,8 @@ class DistilledDataset:
         encoder_layers: Number of those layers (the paper's l); 0 is full distillation.
 
     Raises:
-        DatasetError: If anything is of the wrong type, shape or range, or not finite.
+        DatasetError: If anything is of the wrong type, shape or range, not finite, or so large that learners
+            could not be.
     """
 
     x: Tensor
@@ -85,11 +88,12 @@ class DistilledDataset:
         for name in _TENSORS:
             tensor = getattr(self, name)
             optional = name not in ("x", "y")
-            values[name] = None if tensor is None and optional else frozen(tensor, name, device)
+            bound = _BOUNDS.get(name, MAX_NUMBER)
+            values[name] = None if tensor is None and optional else frozen(tensor, name, device, bound)
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        self._check_shapes()
-        self._check_spaces()
+        checks.check_shapes(self)
+        checks.check_spaces(self)
 
     @property
     def k(self) -> int:
@@ -229,6 +233,7 @@ class DistilledDataset:
 
         Raises:
             TaskDistillError: It cannot be trained on these rows.
+            DatasetError: Its weights came out of it not finite; they are left as they were.
 
         >>> from gym_taskdistill import zoo
         >>> dataset = zoo.load("CartPoleND-v0", n=2)
@@ -335,52 +340,6 @@ class DistilledDataset:
             "card": self.card.to_dict(),
         }
 
-    def _check_shapes(self) -> None:
-        if self.x.ndim < 2 or self.y.ndim != 2 or not self.x.numel() or not self.y.numel():
-            raise DatasetError(
-                "x must have shape (k, *obs_shape) and y (k, n_outputs), both non-empty, not "
-                f"{tuple(self.x.shape)} and {tuple(self.y.shape)}."
-            )
-        if len(self.x) != len(self.y):
-            raise DatasetError(f"x has {len(self.x)} instances, but y has {len(self.y)}.")
-        for name, shape in (
-            ("log_std", (self.n_outputs,)),
-            ("obs_mean", self.obs_shape),
-            ("obs_var", self.obs_shape),
-            ("obs_scale", self.obs_shape),
-        ):
-            tensor = getattr(self, name)
-            if tensor is not None and tuple(tensor.shape) != shape:
-                raise DatasetError(f"{name} has shape {tuple(tensor.shape)}, but must be {shape}.")
-        if (self.obs_mean is None) != (self.obs_var is None):
-            raise DatasetError("obs_mean and obs_var belong together: give both or neither.")
-        if self.obs_var is not None and bool((self.obs_var < 0).any()):
-            raise DatasetError("obs_var has negative values.")
-        if self.obs_scale is not None and bool((self.obs_scale <= 0).any()):
-            raise DatasetError("obs_scale has values that are not above 0.")
-        if self.clip_obs is not None and self.obs_mean is None:
-            raise DatasetError("clip_obs needs observation statistics: give obs_mean and obs_var.")
-        if bool(self.encoder) != bool(self.encoder_layers):
-            raise DatasetError(
-                f"encoder_layers is {self.encoder_layers}, but the encoder has "
-                f"{len(self.encoder)} tensors: both must be empty or neither."
-            )
-
-    def _check_spaces(self) -> None:
-        observation, action = self.card.observation_space, self.card.action_space
-        if observation["type"] != "Box" or tuple(observation["shape"]) != self.obs_shape:
-            raise DatasetError(
-                f"x has observations of shape {self.obs_shape}, but the card's observation space "
-                f"is {fit.space_text(observation)}."
-            )
-        if n_logits(action) != self.n_outputs:
-            raise DatasetError(
-                f"y has {self.n_outputs} outputs, but the card's action space "
-                f"{fit.space_text(action)} needs {n_logits(action)}."
-            )
-        if action["type"] != "Box" and self.log_std is not None:
-            raise DatasetError("log_std is only for continuous actions; leave it None.")
-
 
 def _rule(spec: Any) -> InnerRule:
     try:
@@ -391,6 +350,6 @@ def _rule(spec: Any) -> InnerRule:
 
 def _positive(value: Any, where: str) -> float:
     number = as_float(value, where)
-    if number <= 0:
-        raise DatasetError(f"{where} is {number}, but must be positive.")
+    if number < MIN_RATE:
+        raise DatasetError(f"{where} is {number}, but must be positive, at least {MIN_RATE}.")
     return number

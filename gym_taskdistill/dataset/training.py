@@ -5,15 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gym_taskdistill.dataset.encoder import encode, load_encoder
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.learners import Learners, learner_distribution
 from gym_taskdistill.learners.module_stack import ModuleStack
 
 if TYPE_CHECKING:
     from gym_taskdistill.dataset.dataset import DistilledDataset
+
+
+def check_trained(dataset: DistilledDataset, trained: Learners, rows: Tensor) -> None:
+    """Refuse trained learners that could not act: their actions would mean nothing.
+
+    Args:
+        dataset: What they were trained on.
+        trained: The learners.
+        rows: What they saw of the rows, ``(k, *in)``.
+
+    Raises:
+        DatasetError: A weight, or what they say of the rows, is not finite.
+    """
+    with torch.no_grad():
+        # A sum is finite only if all in it are; of large numbers that need not hold the other way round.
+        finite = all(bool(p.sum().isfinite()) or bool(p.isfinite().all()) for p in trained.params)
+        if finite and trained.params:
+            finite = bool(trained(rows.expand(len(trained), *rows.shape)).isfinite().all())
+    if not finite:
+        raise DatasetError(
+            f"Learners trained on {dataset!r} came out with numbers that are not finite: its rows, labels or "
+            "inner rule do not suit such learners."
+        )
 
 
 def train(dataset: DistilledDataset, network: nn.Module) -> nn.Module:
@@ -29,6 +52,7 @@ def train(dataset: DistilledDataset, network: nn.Module) -> nn.Module:
     labels = dataset.y.to(first.device, first.dtype)
     fresh = ModuleStack.of_one(network, rows, dataset.n_outputs)
     trained, _ = dataset.rule.train(Learners([fresh]), rows, labels)
+    check_trained(dataset, trained, rows)
     with torch.no_grad():
         for name, value in zip(fresh.skeleton.trained, trained.params, strict=True):
             network.get_parameter(name).copy_(value[0])

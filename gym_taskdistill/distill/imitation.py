@@ -6,6 +6,7 @@ cheaper than PPMO where simulation or exploration is what costs, and PPMO can st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from gym_taskdistill.distill import distributed, statistics, warm_start
 from gym_taskdistill.distill.buffer import check_shared_out
 from gym_taskdistill.distill.experts import Recording
 from gym_taskdistill.distill.imitation_loss import missed, variance_of
-from gym_taskdistill.distill.outer import OuterLoop
+from gym_taskdistill.distill.outer import OuterLoop, check_learning
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule, InnerSGD, inner_rule
@@ -286,7 +287,8 @@ class Imitation:
 
         Raises:
             TaskDistillError: The batch cannot be shared out evenly to the learners, draw_every is no number
-                of updates, hard_fraction is no fraction, or the temperature is not above 0.
+                of updates, hard_fraction is no fraction, the temperature is not above 0, or the loss is no
+                longer finite.
         """
         self._check(batch_size, draw_every, temperature, hard_fraction)
         loop, device = self.loop, self.device
@@ -296,7 +298,7 @@ class Imitation:
         lately = torch.ones(len(recording), device=device, dtype=torch.float32)
         shape = (self.n_learners, batch_size // self.n_learners)
         first, last = progress_remaining
-        losses: list[Tensor] = []
+        losses, mean = list[Tensor](), math.nan
         for update in range(n_updates):
             loop.set_rates(first + (last - first) * update / n_updates)
             indices = self._indices(lately, shape, round(hard_fraction * shape[1]))
@@ -309,9 +311,12 @@ class Imitation:
             loop.step(loss)
             self.n_updates += 1
             losses = [*losses[-99:], loss.detach()]
-            if progress is not None and (update + 1) % 100 == 0:
-                progress(update + 1, float(torch.stack(losses).mean()))
-        return float(torch.stack(losses).mean()) if losses else float("nan")
+            if (update + 1) % 100 == 0 or update + 1 == n_updates:
+                mean = float(torch.stack(losses).mean())
+                check_learning(mean, f"The loss of update {update + 1}")
+                if progress is not None and (update + 1) % 100 == 0:
+                    progress(update + 1, mean)
+        return mean
 
     def _check(self, batch_size: int, draw_every: int, temperature: float, hard_fraction: float) -> None:
         if not isinstance(draw_every, int) or draw_every < 1:

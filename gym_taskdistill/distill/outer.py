@@ -27,6 +27,23 @@ from gym_taskdistill.policies.action_distributions import head, n_outputs
 from gym_taskdistill.policies.trained import TrainedLearners, encode, encoder_state, train_learners
 
 
+def check_learning(value: float, what: str) -> None:
+    """Refuse to go on where nothing that is learned is a number any more; ask seldom, for it waits for a GPU.
+
+    Args:
+        value: A loss or the norm of a gradient, or a mean of such.
+        what: What it is, for the message.
+
+    Raises:
+        TaskDistillError: It is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise TaskDistillError(
+            f"{what} is {value}: nothing more can be learned; try lower learning rates, a lower inner rate, "
+            "or rewards and labels of a smaller scale."
+        )
+
+
 class OuterLoop(nn.Module):
     """Algorithms 1 and 2 but for the loss: {X_d, Y_d}_θ and ε_ξ as parameters, and how they learn.
 

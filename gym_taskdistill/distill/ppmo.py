@@ -20,7 +20,7 @@ from torch import Tensor
 from gym_taskdistill.dataset.spaces import n_rows
 from gym_taskdistill.distill import distributed, rollouts, statistics
 from gym_taskdistill.distill.buffer import LearnerRolloutBuffer, check_minibatches
-from gym_taskdistill.distill.outer import OuterLoop
+from gym_taskdistill.distill.outer import OuterLoop, check_learning
 from gym_taskdistill.distill.saving import SavedAlgorithm
 from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
 from gym_taskdistill.errors import TaskDistillError
@@ -321,7 +321,10 @@ class PPMO(SavedAlgorithm):
             if not completed:
                 break
         for name, values in history.items():
-            self.logger.record(f"train/{name}", torch.stack(values).mean().item())
+            mean = torch.stack(values).mean().item()
+            self.logger.record(f"train/{name}", mean)
+            if name in ("loss", "dataset_grad_norm"):
+                check_learning(mean, f"The {name} of update {self._n_updates}")
         buffer = self.rollout_buffer
         self.logger.record(
             "train/explained_variance",

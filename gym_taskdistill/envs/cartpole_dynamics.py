@@ -26,6 +26,7 @@ FORCE = 10.0  # N
 TIME_STEP = 0.02  # s
 X_LIMIT = 2.4  # m
 THETA_LIMIT = 12 * 2 * math.pi / 360  # rad
+MAX_N = 1000  # degrees of freedom
 START_BOUND = 0.05  # every quantity of the default initial state is within ± this
 
 
@@ -114,21 +115,25 @@ def observation_space(n: int) -> Box[np.float32]:
     return Box(-high, high, dtype=np.float32)
 
 
-def positive_int(name: str, value: Any) -> int:
+def positive_int(name: str, value: Any, maximum: int | None = None) -> int:
     """Return `value` as an `int` of at least 1.
 
     Args:
         name: The argument's name, for the message.
         value: What the user passed.
+        maximum: The largest that it may be.
 
     Raises:
         TypeError: If `value` is not an integer (a `bool` is not).
-        ValueError: If `value` is below 1.
+        ValueError: If `value` is below 1 or above `maximum`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be an integer of at least 1, got {value!r} ({type(value).__name__}).")
     if value < 1:
         raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if maximum is not None and value > maximum:
+        shown = value if value < 10**20 else f"an integer of {int(value).bit_length()} bits"
+        raise ValueError(f"`{name}` must be at most {maximum}, got {shown}.")
     return int(value)
 
 

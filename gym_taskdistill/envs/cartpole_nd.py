@@ -14,6 +14,7 @@ from gymnasium.spaces import Discrete
 
 from gym_taskdistill.envs.cartpole_dynamics import (
     FORCE,
+    MAX_N,
     advance,
     is_outside,
     observation_space,
@@ -95,7 +96,7 @@ class CartPoleNDEnv(gym.Env[npt.NDArray[np.float32], int | np.integer[Any]]):
 
     | Parameter     | Type  | Default | Description                                    |
     |---------------|-------|---------|------------------------------------------------|
-    | `n`           | `int` | `1`     | Degrees of freedom, at least 1                 |
+    | `n`           | `int` | `1`     | Degrees of freedom, from 1 to 1000             |
     | `render_mode` | `str` | `None`  | `"human"`, `"rgb_array"` or `None`: no picture |
 
     ## Vectorized environment
@@ -131,14 +132,14 @@ class CartPoleNDEnv(gym.Env[npt.NDArray[np.float32], int | np.integer[Any]]):
         """Create the environment.
 
         Args:
-            n: Degrees of freedom, at least 1.
+            n: Degrees of freedom, from 1 to 1000.
             render_mode: `None`, `"human"` or `"rgb_array"`.
 
         Raises:
             TypeError: If `n` is not an integer.
-            ValueError: If `n` is below 1 or the render mode does not exist.
+            ValueError: If `n` is out of its range or the render mode does not exist.
         """
-        self.n = positive_int("n", n)
+        self.n = positive_int("n", n, MAX_N)
         self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
         self.action_space = Discrete(2 * self.n)
         self.observation_space = observation_space(self.n)

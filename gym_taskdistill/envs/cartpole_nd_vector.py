@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from gym_taskdistill.envs.cartpole_dynamics import (
     FORCE,
+    MAX_N,
     advance,
     is_outside,
     observation_space,
@@ -62,17 +63,17 @@ class CartPoleNDVectorEnv(VectorEnv[Observations, Actions, npt.NDArray[Any]]):
 
         Args:
             num_envs: Number of environments, at least 1.
-            n: Degrees of freedom of each, at least 1.
+            n: Degrees of freedom of each, from 1 to 1000.
             max_episode_steps: Steps after which an episode is truncated, at least 1.
             autoreset_mode: `NEXT_STEP` or `SAME_STEP`, or the string value of one.
             render_mode: `None` or `"rgb_array"`.
 
         Raises:
             TypeError: If one of the three numbers is not an integer.
-            ValueError: If one of them is below 1 or a mode is not supported.
+            ValueError: If one of them is out of its range or a mode is not supported.
         """
         self.num_envs = positive_int("num_envs", num_envs)
-        self.n = positive_int("n", n)
+        self.n = positive_int("n", n, MAX_N)
         self.max_episode_steps = positive_int("max_episode_steps", max_episode_steps)
         self.autoreset_mode = _checked_autoreset_mode(autoreset_mode)
         # Per instance: two environments of one process may reset differently.

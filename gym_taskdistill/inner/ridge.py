@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gym_taskdistill.errors import TaskDistillError
-from gym_taskdistill.inner.rule import InnerRule, Range
+from gym_taskdistill.inner.rule import RATE, InnerRule, Range
 from gym_taskdistill.learners import Learners
 from gym_taskdistill.learners.learners import Stack
 
@@ -26,8 +26,8 @@ class Ridge(InnerRule):
     linear layer.
 
     Attributes:
-        regularization: λ, above 0; a number, or a 0-d tensor where it is learned. Small values fit the
-            labels, large ones pull the outputs to 0.
+        regularization: λ, from 1e-12 to 1e12; a number, or a 0-d tensor where it is learned. Small values
+            fit the labels, large ones pull the outputs to 0.
 
     Raises:
         TaskDistillError: A value is of the wrong type or out of its range.
@@ -36,7 +36,7 @@ class Ridge(InnerRule):
     kind: ClassVar[str] = "ridge"
     rate: ClassVar[str] = "regularization"
     learnable: ClassVar[tuple[str, ...]] = ("regularization",)
-    ranges: ClassVar[dict[str, Range]] = {"regularization": ("above 0", lambda value: value > 0)}
+    ranges: ClassVar[dict[str, Range]] = {"regularization": RATE}
 
     regularization: Tensor | float = 1e-3
 

@@ -19,6 +19,12 @@ from gym_taskdistill.schema import shown
 #: A range in words, and whether a number lies in it.
 Range = tuple[str, Callable[[float], bool]]
 
+#: Bounds of the rates: beyond them no learner of float32 numbers learns anything.
+MIN_RATE, MAX_RATE = 1e-12, 1e12
+
+#: The range of a rate, which float32 must tell from 0.
+RATE: Range = (f"from {MIN_RATE:g} to {MAX_RATE:g}", lambda rate: MIN_RATE <= rate <= MAX_RATE)
+
 
 @dataclass(frozen=True)
 class InnerRule(ABC):

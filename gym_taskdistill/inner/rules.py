@@ -19,7 +19,7 @@ from torch import Tensor
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.gradients import mse_gradients
 from gym_taskdistill.inner.ridge import Ridge
-from gym_taskdistill.inner.rule import InnerRule, Range
+from gym_taskdistill.inner.rule import MAX_RATE, RATE, InnerRule, Range
 from gym_taskdistill.learners import Learners, LearnerStack
 from gym_taskdistill.learners.layers import Linear
 from gym_taskdistill.schema import shown
@@ -38,11 +38,11 @@ class InnerSGD(InnerRule):
     """Full-batch SGD on the rows; one step is the paper.
 
     Attributes:
-        lr: Learning rate, above 0; a number, or a 0-d tensor where it is learned.
-        lr_hidden: Factor on the learning rate in all layers but the last, at least 0; a number, or a 0-d
-            tensor where it is learned. A small one leaves the hidden layers nearly as they are drawn, so that
-            large labels can drown what a fresh output layer says and no depth diverges. The number 0 trains
-            the last layer alone; many steps then cost little more than one.
+        lr: Learning rate, from 1e-12 to 1e12; a number, or a 0-d tensor where it is learned.
+        lr_hidden: Factor on the learning rate in all layers but the last, from 0 to 1e12; a number, or a
+            0-d tensor where it is learned. A small one leaves the hidden layers nearly as they are drawn, so
+            that large labels can drown what a fresh output layer says and no depth diverges. The number 0
+            trains the last layer alone; many steps then cost little more than one.
         steps: Number of steps on the same rows, from 1 to 10,000.
         momentum: SGD's momentum, in [0, 1); it matters from the second step on. With the decay it brings
             networks whose losses are steep and networks whose losses are flat to the labels in the same few
@@ -59,8 +59,8 @@ class InnerSGD(InnerRule):
     rate: ClassVar[str] = "lr"
     learnable: ClassVar[tuple[str, ...]] = ("lr", "lr_hidden")
     ranges: ClassVar[dict[str, Range]] = {
-        "lr": ("above 0", lambda value: value > 0),
-        "lr_hidden": ("at least 0", lambda value: value >= 0),
+        "lr": RATE,
+        "lr_hidden": (f"at least 0 and at most {MAX_RATE:g}", lambda value: 0 <= value <= MAX_RATE),
         "momentum": ("in [0, 1)", lambda value: 0 <= value < 1),
         "lr_decay": ("in (0, 1]", lambda value: 0 < value <= 1),
     }

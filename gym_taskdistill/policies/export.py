@@ -54,7 +54,7 @@ def _layers(dataset: DistilledDataset, trained: TrainedLearners, index: int) -> 
 
 
 class Ensemble(nn.Module):
-    """Several learners as one module: its policy is the mean of theirs, as that of `DistilledPolicy.ensemble`.
+    """Several learners as one module: its policy is the mean of theirs, as in `DistilledPolicy.ensemble`.
 
     Args:
         members: Modules from what learners see, ``(n, *obs_shape)``, to outputs ``(n, n_outputs)``.
@@ -73,7 +73,7 @@ class Ensemble(nn.Module):
         """Map ``(n, *obs_shape)`` to the logits, or the mean, of the averaged policy, ``(n, n_outputs)``."""
         outputs: list[Tensor] = []
         for member in self.members:
-            outputs.append(member(seen))  # noqa: PERF401  (TorchScript knows no comprehension here)
+            outputs.append(member(seen))  # TorchScript knows no comprehension here
         stacked = torch.stack(outputs)
         if self.are_means:
             return stacked.mean(dim=0)
@@ -204,8 +204,8 @@ def ppo(
     """Make an SB3 PPO that starts as a trained learner; see `DistilledPolicy.to_sb3`."""
     if index is None and len(trained.learners) > 1:
         raise TaskDistillError(
-            f"SB3's PPO holds one network, but this policy is an ensemble of {len(trained.learners)}; choose a "
-            "member, such as index=0, or export all of them by to_torch()."
+            f"SB3's PPO holds one network, but this policy is an ensemble of {len(trained.learners)}; choose "
+            "a member, such as index=0, or export all of them by to_torch()."
         )
     index = index or 0
     if isinstance(env, gym.Env):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.encoder import encode, encoder_state, load_encoder
+from gym_taskdistill.dataset.training import check_trained
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import (
@@ -156,7 +157,8 @@ def train_fresh_learners(
         The M trained learners, ready to act on normalised observations.
 
     Raises:
-        DatasetError: The learners do not fit the dataset's encoder.
+        DatasetError: The learners do not fit the dataset's encoder, or training left them with numbers that
+            are not finite.
         TaskDistillError: A learner has more parameters than any machine should be asked for.
     """
     distribution = learners or learner_distribution(dataset.card.learners)
@@ -165,15 +167,20 @@ def train_fresh_learners(
     fresh = distribution.sample(
         n_learners, dataset.obs_shape, dataset.n_outputs, generator, slice(n_layers, None)
     )
-    return train_learners(
+    encoder = load_encoder(dataset, distribution)
+    trained = train_learners(
         fresh,
-        load_encoder(dataset, distribution),
+        encoder,
         dataset.x,
         dataset.y,
         dataset.rule,
         log_std_label=dataset.log_std,
         head=head(dataset.spaces[1]),
     )
+    with torch.no_grad():
+        rows = encode(encoder, dataset.x.unsqueeze(0)).squeeze(0)
+    check_trained(dataset, trained.learners, rows)
+    return trained
 
 
 def network_as_trained(dataset: DistilledDataset, network: nn.Module) -> TrainedLearners:
@@ -185,6 +192,7 @@ def network_as_trained(dataset: DistilledDataset, network: nn.Module) -> Trained
 
     Raises:
         TaskDistillError: It does not fit the dataset, or is of another dtype or on another device.
+        DatasetError: Its weights are not finite.
     """
     encoder = load_encoder(dataset, learner_distribution(dataset.card.learners))
     with torch.no_grad():
@@ -195,11 +203,13 @@ def network_as_trained(dataset: DistilledDataset, network: nn.Module) -> Trained
             f"The network {type(network).__name__} must be of float32 on {rows.device}, as the dataset is: "
             f'network.to("{rows.device}", torch.float32).'
         )
+    learners = Learners([ModuleStack.of_one(network, rows, dataset.n_outputs)])
+    check_trained(dataset, learners, rows)
     log_std = dataset.log_std
     if log_std is not None:
         log_std = (log_std * dataset.rule.log_std_pull(dataset.n_outputs)).unsqueeze(0)
     return TrainedLearners(
-        Learners([ModuleStack.of_one(network, rows, dataset.n_outputs)]),
+        learners,
         encoder,
         log_std,
         head(dataset.spaces[1]),

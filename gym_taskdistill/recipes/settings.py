@@ -13,6 +13,9 @@ from gym_taskdistill.inner.rules import inner_rule
 from gym_taskdistill.learners import LEARNER_GROUPS, NAMED_LEARNERS, learner_distribution, without_groups
 from gym_taskdistill.schema import Schema
 
+#: The largest learning rate; beyond it one step leaves nothing finite.
+MAX_RATE = 1000
+
 
 def _rate(value: Any) -> Any:
     """Accept a number, or a linear schedule as text."""
@@ -24,10 +27,10 @@ def _rate(value: Any) -> Any:
             ends = [float(part) for part in parts]
         except ValueError:
             ends = []
-        if len(ends) not in (1, 2) or not all(0 <= end < float("inf") for end in ends):
+        if len(ends) not in (1, 2) or not all(0 <= end <= MAX_RATE for end in ends):
             raise ValueError("must be a number, or a schedule such as lin_0.01 or lin_0.01_0.001")
-    elif not 0 <= value < float("inf"):
-        raise ValueError("must be a finite number that is at least 0")
+    elif not 0 <= value <= MAX_RATE:
+        raise ValueError(f"must be a finite number that is at least 0 and at most {MAX_RATE}")
     return value
 
 
@@ -66,10 +69,14 @@ LearnersSetting = Annotated[str | dict[str, Any], BeforeValidator(_learners)]
 #: How learners are trained on the rows; see `InnerSGD` and `Ridge`.
 InnerSetting = Annotated[dict[str, Any], AfterValidator(_inner)]
 
+#: Counts of steps and of updates, and how many of something a machine holds at once.
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=2**24)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+#: Factors: beyond this range float32 does not hold what comes of them.
+Positive = Annotated[float, Field(ge=1e-9, le=1e9)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
 
 
 def schedule(rate: float | str) -> Any:

@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 from gym_taskdistill.machine import jobs
+from gym_taskdistill.safe_yaml import shortened
 from gym_taskdistill.tasks.atari.games import checked_obs_type, is_atari, registered
 from gym_taskdistill.tasks.processes import ProcessVecEnv
 from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
@@ -165,6 +166,8 @@ class Task:
             return env
         except (TypeError, ValueError, ImportError, gym.error.Error) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
+        except (MemoryError, OverflowError) as error:
+            raise self._too_large(error) from None
 
     def make_vec_env(
         self,
@@ -296,9 +299,18 @@ class Task:
             )
         except (TypeError, ValueError) as error:
             raise TaskDistillError(f"{self} cannot be made: {error}") from None
+        except (MemoryError, OverflowError) as error:
+            raise self._too_large(error, n_envs) from None
         venv.spec = copy.deepcopy(self.spec)
         venv.spec.kwargs.update(self.env_kwargs)
         return GymnasiumVecEnv(venv)
+
+    def _too_large(self, error: BaseException, n_envs: int = 1) -> TaskDistillError:
+        copies = "" if n_envs == 1 else f", {n_envs} times,"
+        reason = shortened(str(error).rstrip(".")) or "no memory is left"
+        return TaskDistillError(
+            f"{self}{copies} is too large for this machine ({reason}); use smaller arguments or fewer copies."
+        )
 
 
 def call_factory(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import safetensors.torch
@@ -21,6 +22,7 @@ from gym_taskdistill.learners import MLP, Mixture, learner_distribution
 from gym_taskdistill.policies import evaluation
 from gym_taskdistill.policies.evaluation import evaluate
 from gym_taskdistill.policies.policy import DistilledPolicy
+from gym_taskdistill.tasks.task import Task
 from gym_taskdistill.uses.rows import plot_rows
 
 Edit = Callable[[dict[str, Any]], object]
@@ -147,3 +149,94 @@ def test_dollars_in_a_card_are_drawn_as_they_are(tmp_path: Path) -> None:
     card = dataset.card.replace(env_id="Acrobot-v1", env_kwargs={"a": "$x_{", "b": "$"})
     plot_rows(dataset.replace(card=card), tmp_path / "rows.svg")
     assert (tmp_path / "rows.svg").is_file()
+
+
+#: Numbers that a file may not hold: the tensor or the setting, the number, and what the message names.
+NUMBERS: list[tuple[str, float, str]] = [
+    ("x", 1e30, "x holds 1e.30"),
+    ("y", -1e30, "y holds -1e.30"),
+    ("y", np.nan, "y holds NaN"),
+    ("obs_mean", 1e30, "obs_mean holds"),
+    ("obs_var", 1e37, "obs_var holds"),
+    ("obs_var", -1.0, "obs_var has negative"),
+    ("obs_scale", 1e30, "obs_scale holds"),
+    ("obs_scale", 1e-30, "obs_scale has values that are not above 0"),
+    ("log_std", 1e6, "log standard deviation of .* from -60 to 60"),
+    ("rule.lr", 1e300, "lr must be a number from"),
+    ("rule.lr", 1e-300, "lr must be a number from"),
+    ("rule.lr", -1.0, "lr must be a number from"),
+    ("rule.lr_hidden", 1e300, "lr_hidden must be a number at least 0 and at most"),
+    ("rule.momentum", 1.5, r"momentum must be a number in \[0, 1\)"),
+    ("rule.lr_decay", 1e300, r"lr_decay must be a number in \(0, 1\]"),
+    ("clip_obs", 1e-300, "clip_obs is 1e-300, but must be positive"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), NUMBERS)
+def test_numbers_that_leave_no_learner_finite_are_refused(
+    name: str, value: float, message: str, tmp_path: Path
+) -> None:
+    document, tensors = copy.deepcopy(file.read_file(zoo.resolve("Hopper-v4", "one-step")))
+    tensors.setdefault("obs_scale", torch.ones(11))
+    document["tensors"] = {key: list(t.shape) for key, t in sorted(tensors.items())}
+    if name in tensors:
+        tensors[name].view(-1)[0] = value
+    elif name.startswith("rule."):
+        document["rule"][name[5:]] = value
+    else:
+        document[name] = value
+    path = tmp_path / "x.safetensors"
+    sealed = {"sha256": file.checksum(tensors, document), **document}
+    path.write_bytes(safetensors.torch.save(tensors, {file.FORMAT: canonical(sealed)}))
+    with pytest.raises(DatasetError, match=message) as raised:
+        DistilledDataset.load(path)
+    assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"family": "mlp", "activation": "relu", "gain": 1e6, "depth": 8},
+        {"family": "mlp", "gain": 1e6, "last_gain": 1e6, "depth": 8, "activation": "relu", "width": [8, 16]},
+    ],
+)
+def test_learners_that_do_not_stay_finite_never_act(spec: dict[str, Any]) -> None:
+    dataset = zoo.load("CartPoleND-v0", "k_min", n=2)
+    with pytest.raises(DatasetError, match="came out with numbers that are not finite"):
+        DistilledPolicy(dataset, spec, seed=0)
+    with pytest.raises(DatasetError, match="came out with numbers that are not finite"):
+        evaluate(dataset, 2, 1, learners=spec)
+
+
+def test_a_network_of_ones_own_stays_as_it_was_where_training_fails() -> None:
+    dataset = zoo.load("CartPoleND-v0", "k_min", n=2).replace(rule={"lr": 1e12, "steps": 9})
+    network = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(DatasetError, match="not finite"):
+        dataset.train(network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    network[0].weight.data[0, 0] = torch.inf
+    with pytest.raises(TaskDistillError, match="not finite|other outputs each time"):
+        DistilledPolicy(dataset, network=network)
+
+
+@pytest.mark.parametrize("n", [1001, 10**9, 10**30])
+def test_envs_that_no_machine_holds_are_refused(n: int) -> None:
+    task = Task("CartPoleND-v0", {"n": n})
+    for make in (task.make_env, lambda: task.make_vec_env(1), lambda: task.observation_space):
+        with pytest.raises(TaskDistillError, match="must be at most 1000"):
+            make()
+    with pytest.raises(TaskDistillError, match="too large for this machine"):
+        Task("CartPoleND-v0", {"n": 1000}).make_vec_env(10**12)
+
+
+def test_an_env_that_asks_for_too_much_memory_is_one_sentence() -> None:
+    gym.register("Greedy-v0", entry_point=Greedy)
+    with pytest.raises(TaskDistillError, match=r"Greedy-v0 size=\d+ is too large for this machine"):
+        Task("Greedy-v0", {"size": 10**16}).make_env()
+    del gym.registry["Greedy-v0"]
+
+
+class Greedy(gym.Env[Any, Any]):
+    def __init__(self, size: int) -> None:
+        self.observation_space = gym.spaces.Box(-1, 1, (size,))

@@ -536,7 +536,7 @@ def test_it_distils_cart_pole() -> None:
         ({"inner": {"lr_hidden": 0}, "learn_lr_hidden": True}, "learn_lr_hidden needs .* above 0"),
         ({"k": 0}, 'k must be an integer >= 1 or "k_min", but is 0'),
         ({"k": "k_max"}, "k must be an integer >= 1 or \"k_min\", but is 'k_max'"),
-        ({"inner": {"lr": 0.0}}, "inner rule's lr must be a number above 0"),
+        ({"inner": {"lr": 0.0}}, "inner rule's lr must be a number from 1e-12 to 1e.12"),
         ({"encoder_layers": 4}, "encoder_layers=4, but the architecture has only 3 layers"),
         ({"encoder_layers": -1}, "encoder_layers=-1"),
         ({"learners": "random_h", "encoder_layers": 1}, "has no single architecture"),

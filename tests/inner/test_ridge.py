@@ -164,8 +164,8 @@ def test_a_rule_survives_plain_data() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"regularization": 0}, "regularization must be a number above 0"),
-        ({"regularization": "1e-3"}, "regularization must be a number above 0"),
+        ({"regularization": 0}, "regularization must be a number from 1e-12 to 1e.12"),
+        ({"regularization": "1e-3"}, "regularization must be a number from 1e-12 to 1e.12"),
         (
             {"regularisation": 1.0},
             r'"ridge" has no setting "regularisation".*Did you mean "regularization"\?',

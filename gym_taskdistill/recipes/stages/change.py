@@ -9,8 +9,9 @@ from pydantic import Field
 
 from gym_taskdistill.dataset.adapt import adapt, check_adapt, roll_back
 from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.inner.rule import MAX_RATE
 from gym_taskdistill.learners import MLP
-from gym_taskdistill.recipes.settings import Count
+from gym_taskdistill.recipes.settings import Size
 from gym_taskdistill.recipes.stages.stage import Outcome, Promise, RecipeError, Stage, Work, register_stage
 from gym_taskdistill.tasks import Task
 
@@ -30,9 +31,9 @@ class Adapt(Stage):
     starts_from_source: ClassVar[bool] = True
 
     source: Annotated[str, Field(min_length=1, max_length=500)] | None = None
-    width: Count | None = None
+    width: Size | None = None
     log_std: Annotated[float, Field(ge=-20, le=2)] | None = None
-    lr_hidden: Annotated[float, Field(ge=0)] | None = None
+    lr_hidden: Annotated[float, Field(ge=0, le=MAX_RATE)] | None = None
 
     def sources(self) -> tuple[str, ...]:
         """Return the dataset to change, if it is not the stage before's."""

@@ -27,7 +27,7 @@ from gym_taskdistill.distill.imitation import Imitation
 from gym_taskdistill.distill.lookahead import Lookahead
 from gym_taskdistill.machine import jobs
 from gym_taskdistill.progress import progress
-from gym_taskdistill.recipes.settings import Count, Fraction, Positive
+from gym_taskdistill.recipes.settings import Count, Fraction, Positive, Size
 from gym_taskdistill.recipes.stages.outer import OuterStage
 from gym_taskdistill.recipes.stages.stage import (
     Outcome,
@@ -84,7 +84,7 @@ class LookaheadSettings(Schema):
 
     error = RecipeError
 
-    n_futures: Count | None = None
+    n_futures: Size | None = None
     steps: Count | None = None
     select_every: Count | None = None
     replan_every: Count | None = None
@@ -124,15 +124,15 @@ class Imitate(OuterStage):
         lookahead: How the expert plans in copies of the emulator (Atari); left out, it acts as it is.
     """
 
-    n_learners: Count = 8
+    n_learners: Size = 8
     expert: Annotated[str, Field(min_length=1, max_length=500)]
     fine_tune: bool = False
     rows: Literal["noise", "recorded"] = "noise"
-    n_envs: Count = 16
+    n_envs: Size = 16
     n_steps: Count = 50_000
     n_rounds: Count = 1
     n_updates: Count = 2_000
-    batch_size: Count = 256
+    batch_size: Size = 256
     beta: Fraction = 0.0
     noise: Fraction = 0.1
     draw_every: Count = 1

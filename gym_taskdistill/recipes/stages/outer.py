@@ -14,12 +14,12 @@ from gym_taskdistill.distill.outer import OuterLoop
 from gym_taskdistill.inner.rules import InnerSGD, inner_rule
 from gym_taskdistill.learners import learner_distribution
 from gym_taskdistill.recipes.settings import (
-    Count,
     InnerSetting,
     LearnersSetting,
     NonNegative,
     Positive,
     Rate,
+    Size,
     schedule,
 )
 from gym_taskdistill.recipes.stages.stage import Promise, RecipeError, Stage, refuse_other
@@ -51,8 +51,8 @@ class OuterStage(Stage):
     """
 
     learners: LearnersSetting = "alpha_c"
-    k: Count | Literal["k_min"] = "k_min"
-    n_learners: Count = 4
+    k: Size | Literal["k_min"] = "k_min"
+    n_learners: Size = 4
     learning_rate: Rate = 1e-2
     learning_rates: dict[RateName, Rate] = Field(default_factory=dict)
     max_grad_norm: Positive = 0.5

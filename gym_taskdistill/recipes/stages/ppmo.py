@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -23,6 +23,8 @@ from gym_taskdistill.recipes.settings import (
     NonNegative,
     Positive,
     Rate,
+    Size,
+    Weight,
 )
 from gym_taskdistill.recipes.stages.outer import OuterStage, RateName
 from gym_taskdistill.recipes.stages.stage import Outcome, Promise, RecipeError, Work, register_stage
@@ -48,20 +50,20 @@ class Distil(OuterStage):
     """
 
     total_timesteps: Count = 1_000_000
-    n_envs: Count = 32
+    n_envs: Size = 32
     backend: Literal["auto", "gymnasium", "envpool"] = "auto"
     clip_reward: bool = True
     critic_learning_rate: Rate = 1e-3
     critic_warmup: NonNegative = 0
-    n_steps: Count = 128
-    batch_size: Count = 1024
+    n_steps: Size = 128
+    batch_size: Size = 1024
     n_epochs: Count = 4
     gamma: Fraction = 0.99
     gae_lambda: Fraction = 0.95
     clip_range: Rate = 0.2
     normalize_advantage: bool = True
-    ent_coef: Annotated[float, Field(ge=0)] = 0.01
-    vf_coef: Annotated[float, Field(ge=0)] = 0.5
+    ent_coef: Weight = 0.01
+    vf_coef: Weight = 0.5
     target_kl: Positive | None = None
     critic: LearnersSetting | None = None
     share_features_extractor: bool = False
