@@ -20,7 +20,9 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import NAMED_LEARNERS, LearnerDistribution, LearnersArg, learner_distribution
 from gym_taskdistill.policies.trained import TrainedLearners, train_fresh_learners
 from gym_taskdistill.tasks import EnvArg, Task, as_task
+from gym_taskdistill.tasks.processes import ProcessVecEnv
 from gym_taskdistill.tasks.spaces import check_finite
+from gym_taskdistill.tasks.vec_env import ColumnsVecEnv
 from gym_taskdistill.trust import allow
 
 #: Columns simulated side by side: thousands where the env computes them at once, else a few, as of images.
@@ -233,7 +235,8 @@ def play(
     Args:
         act: Chooses an action for each column.
         env: The task's vec-env, with raw observations; it is reset first.
-        episodes_per_env: Full episodes of each column; what a column plays beyond them does not count.
+        episodes_per_env: Full episodes of each column. A column that has them rests where each env is stepped
+            by itself; what others play beyond them does not count.
         progress: Called with the number of finished episodes now and then.
 
     Returns:
@@ -257,13 +260,17 @@ def play(
         obs, rewards, dones, infos = env.step(actions)
         step += 1
         check_finite(step, rewards=rewards)
-        for column in np.flatnonzero(dones & (finished < episodes_per_env)):
+        ended = np.flatnonzero(dones & (finished < episodes_per_env))
+        for column in ended:
             episode = infos[column]["episode"]
             returns[column, finished[column]] = episode["r"]
             lengths[column, finished[column]] = episode["l"]
             finished[column] += 1
             if progress is not None:
                 progress(1)
+        idle = ended[finished[ended] == episodes_per_env]
+        if len(idle) and isinstance(env, ColumnsVecEnv | ProcessVecEnv):  # others step all of theirs at once
+            env.rest(idle)
     return returns, lengths
 
 

@@ -111,6 +111,11 @@ class ProcessVecEnv(VecEnv):
         together = [info for part in infos for info in part]
         return np.concatenate(obs), np.concatenate(rewards), np.concatenate(dones), together
 
+    def rest(self, columns: Sequence[int]) -> None:
+        """Step some columns no more until the next reset; see `ColumnsVecEnv.rest`."""
+        local = [np.intersect1d(columns, share) - share[0] for share in self._shares]
+        self._ask("call", [("rest", (some.tolist(),), {}) for some in local])
+
     def close(self) -> None:
         """Close the envs; the processes wait for the next vec-env."""
         if self.closed:

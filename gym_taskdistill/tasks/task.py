@@ -24,7 +24,7 @@ from gym_taskdistill.safe_yaml import shortened
 from gym_taskdistill.tasks.atari.games import checked_obs_type, is_atari, registered
 from gym_taskdistill.tasks.processes import ProcessVecEnv
 from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
-from gym_taskdistill.tasks.vec_env import EnvPoolVecEnv, GymnasiumVecEnv, flat_vec_env
+from gym_taskdistill.tasks.vec_env import ColumnsVecEnv, EnvPoolVecEnv, GymnasiumVecEnv, flat_vec_env
 from gym_taskdistill.tasks.wrappers import wrapper_class
 
 #: What can compute the columns of a vec-env; see `Task.make_vec_env`.
@@ -226,7 +226,13 @@ class Task:
         return vec_env
 
     def _make_columns(self, seed: int | None, step_cap: int | None, first: int, n_envs: int) -> VecEnv:
-        return make_vec_env(lambda: self._make_flat(step_cap), n_envs=n_envs, seed=seed, start_index=first)
+        return make_vec_env(
+            lambda: self._make_flat(step_cap),
+            n_envs=n_envs,
+            seed=seed,
+            start_index=first,
+            vec_env_cls=ColumnsVecEnv,
+        )
 
     def _make_flat(self, step_cap: int | None) -> gym.Env[Any, Any]:
         env = self.make_env()

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from gym_taskdistill.errors import TaskDistillError
@@ -55,6 +55,35 @@ class FlatEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
             own = np.asarray(own)  # which a box of a single number wants too
         obs, *rest = self.env.step(own)
         return flatten(self.own_spaces[0], [obs])[0], *rest
+
+
+class ColumnsVecEnv(DummyVecEnv):
+    """SB3's `DummyVecEnv` of envs with flat spaces, whose columns can rest once they are not needed."""
+
+    def rest(self, columns: Sequence[int]) -> None:
+        """Step some columns no more until the next reset; the others step as they would have.
+
+        Args:
+            columns: Their numbers. What `step` returns of them is their last observation, and a reward of 0.
+        """
+        for column in columns:
+            self.envs[column] = _Resting(self.envs[column], self.buf_obs[None][column].copy())
+
+    def reset(self) -> VecEnvObs:
+        """Reset all envs, those at rest among them."""
+        self.envs = [env.env if isinstance(env, _Resting) else env for env in self.envs]
+        return super().reset()
+
+
+class _Resting(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+    """An env that is not stepped."""
+
+    def __init__(self, env: gym.Env[np.ndarray, Any], obs: np.ndarray) -> None:
+        super().__init__(env)
+        self.obs = obs
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self.obs, 0.0, False, False, {}
 
 
 class FlatVecEnv(VecEnvWrapper):

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from torch import nn
 
 from gym_taskdistill.dataset.card import Card, space_to_dict
@@ -18,7 +19,9 @@ from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import ALPHA_C, MLP, LearnerDistribution, Learners, LearnerStack
 from gym_taskdistill.policies import evaluation as evaluation_module
 from gym_taskdistill.policies.evaluation import Evaluation, evaluate
+from gym_taskdistill.tasks.processes import ProcessVecEnv
 from gym_taskdistill.tasks.task import Task
+from gym_taskdistill.tasks.vec_env import ColumnsVecEnv
 
 CARTPOLE_ND = Task("CartPoleND-v0", {"n": 1})
 CARTPOLE = Task("CartPole-v1")
@@ -65,6 +68,24 @@ def test_the_table_has_one_row_per_agent() -> None:
     assert evaluation.lengths.min() >= 8
     assert evaluation.lengths.max() <= 500
     assert (evaluation.task, evaluation.seed, evaluation.deterministic) == (CARTPOLE_ND, 0, False)
+
+
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_columns_that_rest_change_nothing(n_jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are stepped no more, and all others step as they would have, in the batches after it too."""
+    monkeypatch.setitem(evaluation_module.MAX_COLUMNS, False, 4)
+    steps: list[int] = []
+    step = CartPoleEnv.step
+    monkeypatch.setattr(CartPoleEnv, "step", lambda *args: steps.append(1) or step(*args))
+    distilled = dataset(CARTPOLE)
+    rested = evaluate(distilled, 10, 2, seed=3, n_jobs=n_jobs)
+    if n_jobs == 1:
+        assert len(steps) == rested.lengths.sum()  # not one in vain
+    for vec_env in (ColumnsVecEnv, ProcessVecEnv):
+        monkeypatch.setattr(vec_env, "rest", lambda *_: None)
+    all_stepped = evaluate(distilled, 10, 2, seed=3, n_jobs=n_jobs)
+    np.testing.assert_array_equal(rested.returns, all_stepped.returns)
+    assert len(set(rested.lengths.flatten())) > 5
 
 
 def test_processes_change_nothing() -> None:
