@@ -16,7 +16,7 @@ from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import read_bytes, replacing, sealed, unsealed
 
 #: What goes wrong where a state is of other settings than those it is loaded into.
-_MISFITS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_MISFITS = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError)
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:

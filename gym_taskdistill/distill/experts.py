@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +79,23 @@ class Recording:
         """Read what `save` wrote.
 
         Raises:
-            TaskDistillError: The file cannot be read.
+            TaskDistillError: The file cannot be read, or does not hold a recording.
         """
+        what = f'The recording "{path}"'
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return cls(file["observations"], file["targets"])
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise TaskDistillError(f'The recording "{path}" cannot be read: {error}') from None
+                observations, targets = file["observations"], file["targets"]
+        except Exception as error:  # of a damaged file zipfile, zlib, struct and NumPy raise what they like
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TaskDistillError(f"{what} cannot be read: {reason}") from None
+        numbers = observations.dtype.kind in "biuf" and targets.dtype.kind == "f"
+        if not numbers or not observations.ndim or targets.shape[:1] != observations.shape[:1]:
+            raise TaskDistillError(f"{what} does not hold numbers, as many observations as targets.")
+        # Images are bytes, and many.
+        floats = [array for array in (observations, targets) if array.dtype.kind == "f"]
+        if not all(np.isfinite(array).all() for array in floats):
+            raise TaskDistillError(f"{what} holds numbers that are not finite.")
+        return cls(observations, targets)
 
 
 def as_expert(model: BaseAlgorithm | DistilledPolicy | Expert) -> Expert:

@@ -34,6 +34,9 @@ SPACES = ("observation_space", "action_space")
 #: Settings that follow the number of envs where they are not given.
 _OF_ENVS = ("n_learners", "batch_size")
 
+#: Envs of a model, at most.
+MAX_ENVS = 2**24
+
 _MEMBER = "model.safetensors"
 
 #: Where zips begin to count years; a fixed date, so that equal models are equal files.
@@ -138,7 +141,7 @@ def read(source: PathOrFile) -> SavedModel:
             what,
             dict(state["settings"]),
             {kind: as_space_dict(state[kind], kind) for kind in SPACES},
-            int(state["n_envs"]),
+            _n_envs(state["n_envs"]),
             state["drawn_from"],
             state["state"],
         )
@@ -162,6 +165,12 @@ def _member(source: PathOrFile, what: str) -> bytes:
             return archive.read(_MEMBER)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         raise TaskDistillError(f"{what} is damaged, or another kind of file ({str(error)[:100]}).") from None
+
+
+def _n_envs(value: Any) -> int:
+    if not isinstance(value, int) or not 1 <= value <= MAX_ENVS:
+        raise ValueError(f"n_envs must be an integer from 1 to {MAX_ENVS}")
+    return value
 
 
 def _with_suffix(path: Path) -> Path:

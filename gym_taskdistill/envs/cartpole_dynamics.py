@@ -129,12 +129,13 @@ def positive_int(name: str, value: Any, maximum: int | None = None) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be an integer of at least 1, got {value!r} ({type(value).__name__}).")
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    if maximum is not None and value > maximum:
-        shown = value if value < 10**20 else f"an integer of {int(value).bit_length()} bits"
+    number = int(value)
+    if number < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {number}.")
+    if maximum is not None and number > maximum:
+        shown = number if number < 10**20 else f"an integer of {number.bit_length()} bits"
         raise ValueError(f"`{name}` must be at most {maximum}, got {shown}.")
-    return int(value)
+    return number
 
 
 def start_bounds(options: Mapping[str, Any] | None) -> tuple[float, float]:

@@ -75,7 +75,11 @@ class Skeleton:
         return self._call(self.module, self.trained, trained, fixed, x)
 
     def check_linear_head(self) -> nn.Module:
-        """Return the module without its last layer; refuse one that does not end in a linear layer."""
+        """Return the module without its last layer; refuse one that does not end in a linear layer.
+
+        Raises:
+            TaskDistillError: It does not.
+        """
         if self.body is None:
             raise TaskDistillError(
                 f"{type(self.module).__name__} does not end in an nn.Linear whose outputs are its own; the "

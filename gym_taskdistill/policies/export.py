@@ -66,8 +66,10 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
         self.are_means = isinstance(action_space, spaces.Box)
         self.are_coins = isinstance(action_space, spaces.MultiBinary)
-        several = isinstance(action_space, spaces.MultiDiscrete)
-        self.sizes: list[int] = action_space.nvec.flatten().tolist() if several else [n_outputs(action_space)]
+        if isinstance(action_space, spaces.MultiDiscrete):
+            self.sizes: list[int] = action_space.nvec.flatten().tolist()
+        else:
+            self.sizes = [n_outputs(action_space)]
 
     def forward(self, seen: Tensor) -> Tensor:
         """Map ``(n, *obs_shape)`` to the logits, or the mean, of the averaged policy, ``(n, n_outputs)``."""
@@ -84,6 +86,8 @@ class Ensemble(nn.Module):
 
 class _WithLogStd(nn.Module):
     """Adds the log standard deviations of actions to their means."""
+
+    log_std: Tensor
 
     def __init__(self, network: nn.Module, log_std: Tensor) -> None:
         super().__init__()
@@ -109,7 +113,13 @@ def onnx(dataset: DistilledDataset, trained: TrainedLearners, path: Path, index:
         names[1:] = ["mean", "log_std"]
     own = dataset.spaces[0]
     shape = own.shape if isinstance(own, spaces.Box) else dataset.obs_shape
-    file = io.BytesIO()
+    path = path if path.suffix else path.with_name(f"{path.name}.onnx")
+    with replacing(path) as temporary:
+        _write_onnx(network.eval(), torch.zeros(2, *shape, device=dataset.x.device), names, temporary)
+    return path
+
+
+def _write_onnx(network: nn.Module, observation: Tensor, names: Sequence[str], path: Path) -> None:
     try:
         with (
             warnings.catch_warnings(),
@@ -119,9 +129,9 @@ def onnx(dataset: DistilledDataset, trained: TrainedLearners, path: Path, index:
         ):
             warnings.simplefilter("ignore")  # the exporter by tracing is fast, and says that it is old
             torch.onnx.export(
-                network.eval(),
-                (torch.zeros(2, *shape, device=dataset.x.device),),
-                file,
+                network,
+                (observation,),
+                path,
                 input_names=names[:1],
                 output_names=names[1:],
                 dynamic_axes={name: {0: "n"} for name in names},
@@ -130,10 +140,6 @@ def onnx(dataset: DistilledDataset, trained: TrainedLearners, path: Path, index:
     except Exception as error:  # an exporter fails on a user's module in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TaskDistillError(f"The policy cannot be written as ONNX: {reason}") from error
-    path = path if path.suffix else path.with_name(f"{path.name}.onnx")
-    with replacing(path) as temporary:
-        temporary.write_bytes(file.getvalue())
-    return path
 
 
 class ChannelsFirst(nn.Module):

@@ -53,7 +53,11 @@ class Changes:
         return merged(shared, self.stages.get(number, {}))
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Refuse changes of stages that there are not, and settings that no stage has."""
+        """Refuse changes of stages that there are not, and settings that no stage has.
+
+        Raises:
+            RecipeError: It names the change.
+        """
         for number in self.stages:
             if not 1 <= number <= len(stages):
                 raise RecipeError(f"--set {number}.…: the recipe has stages 1 to {len(stages)}.")

@@ -41,5 +41,5 @@ def read(path: Path) -> list[Row]:
             ]
     except FileNotFoundError:
         return []
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error):
         raise TaskDistillError(f'"{path}" is not the table of evaluations of a run.') from None

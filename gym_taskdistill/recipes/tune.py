@@ -177,7 +177,7 @@ class Tuning:
             return [
                 Trial.read(json.loads(line), f"{self._table}, line {i + 1}") for i, line in enumerate(lines)
             ]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, TaskDistillError):
                 raise
             raise RecipeError(f'"{self._table}" is not the file of trials of a run.') from None

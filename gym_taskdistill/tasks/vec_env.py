@@ -66,8 +66,10 @@ class ColumnsVecEnv(DummyVecEnv):
         Args:
             columns: Their numbers. What `step` returns of them is their last observation, and a reward of 0.
         """
+        last = self._obs_from_buf()
+        assert isinstance(last, np.ndarray)  # the spaces are flat
         for column in columns:
-            self.envs[column] = _Resting(self.envs[column], self.buf_obs[None][column].copy())
+            self.envs[column] = _Resting(self.envs[column], last[column])
 
     def reset(self) -> VecEnvObs:
         """Reset all envs, those at rest among them."""

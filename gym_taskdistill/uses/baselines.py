@@ -197,7 +197,7 @@ def _claim(folder: Path, protocol: Protocol) -> None:
 def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise TaskDistillError(f'"{path}" cannot be read; remove it.') from None
     return document if isinstance(document, dict) else {}
 

@@ -53,7 +53,11 @@ def plain_text(text: str) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches."""
+    """Return an empty figure of this size in inches.
+
+    Raises:
+        TaskDistillError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:

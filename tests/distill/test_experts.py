@@ -115,6 +115,30 @@ def test_a_recording_is_written_and_read(tmp_path: Path) -> None:
         Recording.load(tmp_path / "two.npz")
 
 
+def test_damaged_recordings_end_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "one.npz"
+    Recording(np.arange(40.0).reshape(10, 4), np.ones((10, 1), dtype=np.float32)).save(path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):  # zipfile, zlib, struct and NumPy each have errors of their own
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x14]) + whole[place + 1 :])
+        try:
+            Recording.load(path)
+        except TaskDistillError as error:
+            assert "\n" not in str(error)
+    rows, labels = np.zeros((5, 4)), np.zeros((5, 2))
+    for observations, targets, message in (
+        (rows, labels[:3], "as many observations as targets"),
+        (np.float32(3), np.float32(3), "as many observations as targets"),
+        (np.full(5, "a"), labels, "does not hold numbers"),
+        (np.full(5, None), labels, "cannot be read"),
+        (np.where(rows == 0, np.nan, rows), labels, "not finite"),
+        (rows, np.full((5, 2), np.inf), "not finite"),
+    ):
+        np.savez(path, observations=observations, targets=targets)
+        with pytest.raises(TaskDistillError, match=message):
+            Recording.load(path)
+
+
 def test_somebody_else_may_play(zoo_policy: DistilledPolicy) -> None:
     class Stubborn:
         def predict(self, observation: np.ndarray) -> tuple[np.ndarray, Any]:

@@ -86,7 +86,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskDistillError, match="no evaluation yet"):
         plot_learning_curves([folder])
     header = ",".join(evaluations.FIELDS)
-    for damage in ("steps,score\n1,2\n", f"{header}\n1,2\n", f"{header}\n1,2,x,1\n"):
+    rows = ("1,2", "1,2,x,1", "inf,1,1,1", "1e999,1,1,1", "9" * 200_000 + ",1,1,1")
+    for damage in ("steps,score\n1,2\n", *(f"{header}\n{row}\n" for row in rows)):
         table.write_text(damage)
         with pytest.raises(TaskDistillError, match="not the table of evaluations"):
             plot_learning_curves([folder])

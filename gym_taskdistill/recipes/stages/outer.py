@@ -105,7 +105,11 @@ class OuterStage(Stage):
         return Promise(k, learners, n_layers, task)
 
     def check_start(self, own: Promise, before: Promise) -> None:
-        """Refuse to start from a dataset of other rows or learners than one's own."""
+        """Refuse to start from a dataset of other rows or learners than one's own.
+
+        Raises:
+            RecipeError: It says in what they differ.
+        """
         refuse_other("k", own.k, before.k, self.kind)
         refuse_other("learners", str(own.learners), str(before.learners), self.kind)
         if own.encoder_layers > before.encoder_layers:

@@ -243,7 +243,17 @@ def read_stage(data: Any, source: str) -> Stage:
 
 
 def refuse_other(name: str, own: object, other: object, kind: str) -> None:
-    """Refuse a setting that differs from what the stage before has made."""
+    """Refuse a setting that differs from what the stage before has made.
+
+    Args:
+        name: The setting.
+        own: Its value.
+        other: What the stage before has made.
+        kind: Kind of the stage.
+
+    Raises:
+        RecipeError: They differ.
+    """
     if own != other:
         raise RecipeError(
             f"The stage {kind} has {name}={own}, but the stage before makes a dataset with {other}; "
