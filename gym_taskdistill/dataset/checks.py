@@ -74,7 +74,10 @@ def check_spaces(dataset: DistilledDataset) -> None:
         return
     if action["type"] != "Box":
         raise DatasetError("log_std is only for continuous actions; leave it None.")
-    trained = dataset.log_std * dataset.rule.log_std_pull(dataset.n_outputs)
+    pull = dataset.rule.log_std_pull(dataset.n_outputs)
+    if dataset.encoder_layers:  # of all layers: then nothing is trained, and the label itself acts
+        pull = min(1.0, abs(pull))
+    trained = dataset.log_std * pull
     if not bool((trained.abs() <= MAX_LOG_STD).all()):
         raise DatasetError(
             f"log_std and the inner rule {dataset.rule} give learners a log standard deviation of "

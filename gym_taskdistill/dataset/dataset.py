@@ -22,7 +22,7 @@ from gym_taskdistill.dataset.tensors import MAX_NUMBER, MAX_OBS, frozen
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.inner.rule import MIN_RATE
-from gym_taskdistill.inner.rules import InnerRule, inner_rule
+from gym_taskdistill.inner.rules import INNER_RULES, InnerRule, inner_rule
 from gym_taskdistill.tasks.task import Task
 
 _ENCODER = "encoder."
@@ -314,9 +314,13 @@ class DistilledDataset:
         for name in tensors:
             if name not in _TENSORS:
                 raise DatasetError(f'tensor "{name}" is unknown.')
+        rule = document["rule"]
+        kind = INNER_RULES.get(str(rule.get("kind"))) if isinstance(rule, Mapping) else None
+        if kind is None or kind.rate not in rule:  # a default in its place would train other learners
+            raise DatasetError(f"rule must have a kind, {' or '.join(INNER_RULES)}, and its rate.")
         return cls(
             **tensors,
-            rule=document["rule"],
+            rule=rule,
             clip_obs=document["clip_obs"],
             encoder=encoder,
             encoder_layers=document["encoder_layers"],
@@ -350,6 +354,8 @@ def _rule(spec: Any) -> InnerRule:
 
 def _positive(value: Any, where: str) -> float:
     number = as_float(value, where)
+    if number > torch.finfo(torch.float32).max:
+        raise DatasetError(f"{where} is {number}, but must be below 3.4e38; leave it out for no bound.")
     if number < MIN_RATE:
         raise DatasetError(f"{where} is {number}, but must be positive, at least {MIN_RATE}.")
     return number

@@ -23,8 +23,9 @@ MAX_PARAMETERS = 2**27
 #: Integers, or lists of them, by their name.
 _SIZES = ("width", "depth", "channels", "kernel_sizes", "strides", "hidden")
 
-#: Numbers that may have a fraction, by their name.
+#: Numbers that may have a fraction, by their name; and what is true or false.
 _FRACTIONS = ("gain", "last_gain")
+_SWITCHES = ("per_batch",)
 
 
 def check_description(spec: Any) -> None:
@@ -52,7 +53,9 @@ def check_description(spec: Any) -> None:
                 check_description(member)
         case "mlp" | "cnn":
             for name, value in spec.items():
-                values = value if isinstance(value, list | tuple) else [value]
+                if name in _SWITCHES and not isinstance(value, bool):
+                    raise ValueError(f"Learners' {name} must be true or false.")
+                values = value if isinstance(value, list | tuple) and name not in _FRACTIONS else [value]
                 if len(values) > MAX_PARTS:
                     raise ValueError(f"Learners' {name} must be a list of at most {MAX_PARTS}.")
                 for part in values:

@@ -35,6 +35,9 @@ STEP_CAP = 10_000
 #: Bytes of the parameters of agents that play side by side; their training takes a few times as much.
 MAX_BYTES = 2**30
 
+#: Episodes of an evaluation, of all agents together.
+MAX_EPISODES = 10**8
+
 #: Called with the number of finished episodes.
 Progress = Callable[[int], object]
 
@@ -156,6 +159,11 @@ def evaluate(
     if n_agents < 1 or n_episodes < 1:
         raise TaskDistillError(
             f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
+        )
+    if n_agents * n_episodes > MAX_EPISODES:
+        raise TaskDistillError(
+            f"An evaluation of {n_agents} agents x {n_episodes} episodes is more than the {MAX_EPISODES:,} "
+            "episodes that are played at most."
         )
     n_agents, n_episodes, seed = int(n_agents), int(n_episodes), seeds.checked(seed)
     if trust:

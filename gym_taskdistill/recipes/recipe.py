@@ -103,6 +103,8 @@ class Recipe(Schema):
         Raises:
             RecipeError: A setting is unknown, of the wrong type, or out of its range.
         """
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"{source} must be a mapping with stages.")
         stages = data.get("stages")
         if not isinstance(stages, list | tuple):
             raise RecipeError(f"{source}: stages must be a list of stages.")

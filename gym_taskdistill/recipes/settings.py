@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from stable_baselines3.common.utils import LinearSchedule
+from typing_extensions import Self
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import inner_rule
 from gym_taskdistill.learners import LEARNER_GROUPS, NAMED_LEARNERS, learner_distribution, without_groups
+from gym_taskdistill.policies.evaluation import MAX_EPISODES
 from gym_taskdistill.schema import Schema
 
 #: The largest learning rate; beyond it one step leaves nothing finite.
@@ -108,11 +110,19 @@ class EvaluationPlan(Schema):
     error: ClassVar[type[TaskDistillError]] = TaskDistillError
 
     eval_freq: NonNegative = 0
-    n_agents: Count = 32
-    n_episodes: Count = 8
-    final_agents: Count = 100
-    final_episodes: Count = 100
+    n_agents: Size = 32
+    n_episodes: Size = 8
+    final_agents: Size = 100
+    final_episodes: Size = 100
     final_learners: Annotated[tuple[str, ...], AfterValidator(_columns)] = ()
+
+    @model_validator(mode="after")
+    def _can_be_held(self) -> Self:
+        for name in ("n", "final"):
+            agents, episodes = getattr(self, f"{name}_agents"), getattr(self, f"{name}_episodes")
+            if agents * episodes > MAX_EPISODES:
+                raise ValueError(f"{name}_agents x {name}_episodes must be at most {MAX_EPISODES:,} episodes")
+        return self
 
     @property
     def columns(self) -> tuple[str | None, ...]:

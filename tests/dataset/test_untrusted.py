@@ -64,6 +64,10 @@ MEMBER = {"family": "mlp"}
         learners(family="mlp", depth="2"),
         learners(family="mlp", gain="1e400"),
         learners(family="mlp", gain=1e300),
+        learners(family="mlp", gain=[]),
+        learners(family="mlp", per_batch=1e300),
+        lambda document: document.update(rule={}),
+        lambda document: document.update(rule={"kind": "ridge"}),
         learners(family="cnn", channels=[10**9], kernel_sizes=[3], strides=[1]),
         learners(family="mixture", members=[MEMBER], weights=[10**9]),
         learners(family="mixture", members=[MEMBER] * 2, weights=[9_999, 2]),
@@ -169,6 +173,7 @@ NUMBERS: list[tuple[str, float, str]] = [
     ("rule.momentum", 1.5, r"momentum must be a number in \[0, 1\)"),
     ("rule.lr_decay", 1e300, r"lr_decay must be a number in \(0, 1\]"),
     ("clip_obs", 1e-300, "clip_obs is 1e-300, but must be positive"),
+    ("clip_obs", 1e300, r"clip_obs is 1e\+300, but must be below"),
 ]
 
 

@@ -129,7 +129,7 @@ class Imitate(OuterStage):
     fine_tune: bool = False
     rows: Literal["noise", "recorded"] = "noise"
     n_envs: Size = 16
-    n_steps: Count = 50_000
+    n_steps: Size = 50_000
     n_rounds: Count = 1
     n_updates: Count = 2_000
     batch_size: Size = 256
