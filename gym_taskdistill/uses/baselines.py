@@ -25,7 +25,7 @@ from gym_taskdistill import files, seeds, trust
 from gym_taskdistill.dataset.card import Card, Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.experts import Expert, Recording, act, load_expert, record, recording_env
-from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import STEP_CAP, Act, Evaluation, evaluate, play
 from gym_taskdistill.policies.trained import train_fresh_learners
@@ -287,7 +287,10 @@ class Measurement:
         """Score a dataset on the selection seed; minus infinity where learners' outputs are not finite."""
         n = self.protocol.selection_agents
         generator = torch.Generator().manual_seed(self.selection)
-        agents = train_fresh_learners(dataset, n, generator)
+        try:
+            agents = train_fresh_learners(dataset, n, generator)
+        except DatasetError:
+            return -math.inf
         # Beyond it, differences between outputs are lost.
         if not all(bool((p.abs() < 1e6).all()) for p in agents.learners.params):
             return -math.inf

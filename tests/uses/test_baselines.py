@@ -88,9 +88,10 @@ def test_choices_are_made_on_the_selection_seed(monkeypatch: pytest.MonkeyPatch)
     assert {seed for seed, _ in asked} == {seeds.TEST, seeds.selection(0)}
 
 
-def test_a_rate_that_breaks_learners_is_no_candidate() -> None:
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_rate_that_breaks_learners_is_no_candidate(steps: int) -> None:
     dataset = zoo.load("Hopper-v4/one-step")
-    broken = rivals.with_rule(dataset, InnerSGD(lr=1e12, steps=10))
+    broken = rivals.with_rule(dataset, InnerSGD(lr=1e8, steps=steps))
     measurement = Measurement(dataset, protocol("Hopper-v4/one-step"), recording())
     result = measurement.best([broken], "x")
     assert result.score is None and result.chosen == "no rate trains"
