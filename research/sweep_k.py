@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from joblib import Parallel, delayed
 
 from gym_taskdistill.cli.common import key_values, seed_list
+from gym_taskdistill.dataset import DistilledDataset, k_min
 from gym_taskdistill.dataset.aggregates import band
-from gym_taskdistill.dataset.dataset import DistilledDataset, k_min
 from gym_taskdistill.files import write_text
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import load
