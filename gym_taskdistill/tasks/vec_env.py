@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -152,15 +154,22 @@ def own_spaces(env: VecEnv) -> tuple[gym.Space[Any], gym.Space[Any]]:
     return (inner[0] if same else outer[0]), inner[1]
 
 
+#: What vector envs that reset in the same step tell of the last one, apart from what else they tell.
+_FINAL = ("final_obs", "final_info")
+
+
 class GymnasiumVecEnv(VecEnv):
     """A gymnasium `VectorEnv` with SB3's semantics.
 
     Resets in the same step; ``infos[i]["terminal_observation"]`` holds a copy of the last observation of a
-    finished episode, and ``infos[i]["TimeLimit.truncated"]`` tells whether a time limit ended it.
+    finished episode, and ``infos[i]["TimeLimit.truncated"]`` tells whether a time limit ended it. What else
+    the vector env tells of an env is in its ``infos[i]`` and ``reset_infos[i]`` too.
+
+    Attributes and methods are those of the single envs where the vector env has such, as a `SyncVectorEnv`
+    has; else they are its own, the same for all.
 
     Args:
         venv: A vector env in `AutoresetMode.SAME_STEP`.
-        info_keys: Numbers in the vector env's info that every ``infos[i]`` shall hold too.
 
     Raises:
         TaskDistillError: The env resets in another way.
@@ -173,14 +182,13 @@ class GymnasiumVecEnv(VecEnv):
     (2, 4)
     """
 
-    def __init__(self, venv: VectorEnv, info_keys: Sequence[str] = ()) -> None:
+    def __init__(self, venv: VectorEnv) -> None:
         mode = venv.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
             raise TaskDistillError(
                 f"SB3 needs vector envs that reset in the same step, but {venv} has autoreset mode {mode}; "
                 "make it with autoreset_mode=AutoresetMode.SAME_STEP."
             )
-        self._info_keys = tuple(info_keys)
         self._wrap(venv)
 
     def _wrap(self, venv: VectorEnv) -> None:
@@ -194,18 +202,32 @@ class GymnasiumVecEnv(VecEnv):
         """The spec of the wrapped env."""
         return self.venv.spec
 
+    def _envs(self, indices: VecEnvIndices) -> list[Any]:
+        """Return what has the attributes of each env asked for: the env, or the vector env."""
+        base = self.venv.unwrapped
+        envs = base.envs if isinstance(base, SyncVectorEnv) else [self.venv] * self.num_envs
+        return [envs[i] for i in self._get_indices(indices)]
+
     def reset(self) -> VecEnvObs:
         """Reset all envs, with the seed and the options last given to `seed` and `set_options`.
 
         Raises:
-            TaskDistillError: The options differ from env to env.
+            TaskDistillError: The options differ from env to env, and the vector env has no single envs.
         """
-        options = self._options[0] or None
-        if any((own or None) != options for own in self._options):
+        options = [own or {} for own in self._options]
+        shared = options[0] if all(own == options[0] for own in options) else None
+        if shared is None and not isinstance(self.venv.unwrapped, SyncVectorEnv):
             raise TaskDistillError(
                 "A vector env resets all its envs with the same options; give set_options one dictionary."
             )
-        obs, _ = self.venv.reset(seed=self._seeds[0], options=options)
+        venv: Any = self.venv  # a `SyncVectorEnv` takes a list of seeds
+        obs, info = venv.reset(seed=self._seeds[0], options=shared or None)
+        self.reset_infos = _infos(info, self.num_envs)
+        for i, own in enumerate(options if shared is None else ()):
+            if own:
+                mask = np.arange(self.num_envs) == i
+                obs, info = venv.reset(seed=list(self._seeds), options={**own, "reset_mask": mask})
+                self.reset_infos[i] = _infos(info, self.num_envs)[i]
         self._reset_seeds()
         self._reset_options()
         return obs
@@ -218,12 +240,12 @@ class GymnasiumVecEnv(VecEnv):
         """Step all envs; see the class for what the infos hold."""
         obs, rewards, terminated, truncated, info = self.venv.step(self.actions)
         dones = terminated | truncated
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for key in self._info_keys:
-            for own, value in zip(infos, info[key].tolist(), strict=True):
-                own[key] = value
+        infos = _infos({k: v for k, v in info.items() if k.lstrip("_") not in _FINAL}, self.num_envs)
+        final_infos = _infos(info["final_info"], self.num_envs) if "final_info" in info else None
         for i in np.flatnonzero(dones):
-            infos[i]["terminal_observation"] = np.array(info["final_obs"][i])
+            if final_infos is not None:  # and what stands beside it tells of the episode that has begun
+                self.reset_infos[i], infos[i] = infos[i], final_infos[i]
+            infos[i]["terminal_observation"] = copy.deepcopy(info["final_obs"][i])
             infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
         return obs, np.asarray(rewards, dtype=np.float32), dones, infos
 
@@ -237,24 +259,44 @@ class GymnasiumVecEnv(VecEnv):
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute of the wrapped vector env, once for each env asked for."""
-        value = getattr(self.venv, attr_name)
-        return [value for _ in self._get_indices(indices)]
+        """Return an attribute of each env asked for."""
+        return [_attribute(env, attr_name) for env in self._envs(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the wrapped vector env, which all its envs share."""
-        setattr(self.venv, attr_name, value)
+        """Set an attribute of each env asked for; where a vector env has no single envs, of all."""
+        for env in self._envs(indices):
+            setattr(env, attr_name, value)
 
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        """Call a method of the wrapped vector env, once; each env asked for gets its result."""
-        result = getattr(self.venv, method_name)(*args, **kwargs)
-        return [result for _ in self._get_indices(indices)]
+        """Call a method of each env asked for; where a vector env has no single envs, its own, once."""
+        results = {
+            id(env): _attribute(env, method_name)(*args, **kwargs)
+            for env in {id(env): env for env in self._envs(indices)}.values()
+        }
+        return [results[id(env)] for env in self._envs(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Say that no single env is wrapped: a vector env computes all of them at once."""
-        return [False for _ in self._get_indices(indices)]
+        """Say of each env asked for whether it has a wrapper; where there are no single envs, none has."""
+        return [isinstance(env, gym.Env) and is_wrapped(env, wrapper_class) for env in self._envs(indices)]
+
+
+def _attribute(env: gym.Env[Any, Any] | VectorEnv, name: str) -> Any:
+    return env.get_wrapper_attr(name) if isinstance(env, gym.Env) else getattr(env, name)
+
+
+def _infos(info: Mapping[str, Any], n_envs: int) -> list[dict[str, Any]]:
+    """Return what a vector env's info tells of each env; ``_key`` says for which of them ``key`` holds."""
+    infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]
+    for key, value in info.items():
+        if key.startswith("_") and key[1:] in info:
+            continue
+        values = _infos(value, n_envs) if isinstance(value, Mapping) else list(value)
+        for own, of_env, holds in zip(infos, values, info.get(f"_{key}", [True] * n_envs), strict=True):
+            if holds:
+                own[key] = of_env.item() if isinstance(of_env, np.generic) else of_env
+    return infos
 
 
 class EnvPoolVecEnv(GymnasiumVecEnv):

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
@@ -186,20 +186,58 @@ def test_attributes_are_those_of_the_vector_env() -> None:
         vec_env.get_attr("no_such_attribute")
 
 
-def test_infos_hold_the_numbers_asked_for() -> None:
-    venv = CartPoleNDVectorEnv(3, autoreset_mode=AutoresetMode.SAME_STEP)
-    step = venv.step
+class Telling(gym.Env[Any, Any]):
+    """Tells much, and takes its seed and its options for what it tells."""
 
-    def step_and_count(actions: np.ndarray) -> Any:
-        *rest, info = step(actions)
-        return *rest, {**info, "count": np.array([4, 5, 6]), "other": np.zeros(3)}
+    observation_space = gym.spaces.Dict({"a": gym.spaces.Discrete(9), "b": gym.spaces.Box(-1, 1, (2,))})
+    action_space = gym.spaces.Discrete(3)
 
-    venv.step = step_and_count  # type: ignore[method-assign]
-    vec_env = GymnasiumVecEnv(venv, info_keys=("count",))
-    vec_env.reset()
-    *_, infos = vec_env.step(np.ones(3, dtype=int))
-    assert infos == [{"count": 4}, {"count": 5}, {"count": 6}]
-    assert all(type(info["count"]) is int for info in infos)
+    def __init__(self, length: int) -> None:
+        self.length = self.left = length
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.left, self.told = self.length, {"seed": seed, **(options or {})}
+        return self.observe(), {"begins": True, **self.told}
+
+    def observe(self) -> dict[str, Any]:
+        return {"a": self.left, "b": np.full(2, 0.1 * self.left, np.float32)}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        info = {"left": self.left, "own": {"pair": np.array([action, 2])}}
+        return self.observe(), 1.0, self.left == 0, False, info | ({"only": "now"} if action == 2 else {})
+
+
+def test_what_single_envs_tell_is_told_as_by_sb3() -> None:
+    """Infos, those of resets, options of each env, observations that are dictionaries, and attributes."""
+    fns = [lambda: Telling(3), lambda: Telling(2)]
+    ours = GymnasiumVecEnv(SyncVectorEnv(fns, autoreset_mode=AutoresetMode.SAME_STEP))
+    theirs = DummyVecEnv(fns)
+    for options in ([{"x": 1}, {"x": 2}], [{"x": 3}] * 2, [{}, {"x": 4}]):
+        seen = []
+        for vec_env in (ours, theirs):
+            vec_env.seed(5)
+            vec_env.set_options(options)
+            seen.append((vec_env.reset(), vec_env.get_attr("told"), vec_env.reset_infos))
+        np.testing.assert_equal(seen[0], seen[1])
+    for actions in ([0, 2], [1, 1], [2, 0], [0, 1], [0, 0]):
+        ours_saw, theirs_saw = (vec_env.step(np.array(actions)) for vec_env in (ours, theirs))
+        np.testing.assert_equal(ours_saw[:3], theirs_saw[:3])
+        for info, expected, done in zip(ours_saw[3], theirs_saw[3], ours_saw[2], strict=True):
+            expected = {k: v for k, v in expected.items() if done or k != "TimeLimit.truncated"}
+            np.testing.assert_equal(info, expected)
+        np.testing.assert_equal(ours.reset_infos, theirs.reset_infos)
+    for vec_env in (ours, theirs):
+        vec_env.set_attr("length", 7, indices=-1)
+        assert vec_env.get_attr("length") == [3, 7]
+        vec_env.env_method("reset", indices=[1], seed=8)
+        assert vec_env.get_attr("told", indices=1) == [{"seed": 8}]
+        assert vec_env.env_is_wrapped(gym.Wrapper) == [False, False]
+    vec_env = synced("CartPole-v1", 2)
+    assert vec_env.env_is_wrapped(gym.wrappers.TimeLimit, indices=1) == [True]
+    with pytest.raises(AttributeError):
+        vec_env.get_attr("no_such_attribute")
 
 
 def test_no_frames_without_a_render_mode() -> None:

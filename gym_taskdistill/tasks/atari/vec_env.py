@@ -57,7 +57,7 @@ class AtariVecEnv(GymnasiumVecEnv):
                 **game_arguments(spec, kwargs),
             )
         venv.spec = made_spec(spec, kwargs)
-        super().__init__(venv, info_keys=("lives",))
+        super().__init__(venv)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the next reset: column i gets ``seed + i``, for which ALE has 31 bits."""
