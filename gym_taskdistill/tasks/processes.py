@@ -80,7 +80,7 @@ class ProcessVecEnv(VecEnv):
 
     def _ask_columns(self, indices: VecEnvIndices, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Call a method of SB3's vec-envs that takes indices, and return an answer for each column."""
-        columns = np.array(self._get_indices(indices), dtype=np.int64)
+        columns = np.arange(self.num_envs)[list(self._get_indices(indices))]  # -1 is the last
         places = [np.flatnonzero(np.isin(columns, share)) for share in self._shares]
         arguments = [
             (method, args, {**kwargs, "indices": (columns[place] - share[0]).tolist()})
@@ -95,7 +95,7 @@ class ProcessVecEnv(VecEnv):
     def reset(self) -> VecEnvObs:
         """Reset all envs, with the seeds and options last given to `seed` and `set_options`."""
         parts = [([self._seeds[i] for i in s], [self._options[i] for i in s]) for s in self._shares]
-        obs = np.concatenate(self._ask("reset", parts))
+        obs = _together(self._ask("reset", parts))
         self._reset_seeds()
         self._reset_options()
         return obs
@@ -109,7 +109,7 @@ class ProcessVecEnv(VecEnv):
         """Wait until all have stepped."""
         obs, rewards, dones, infos = zip(*self._receive(), strict=True)
         together = [info for part in infos for info in part]
-        return np.concatenate(obs), np.concatenate(rewards), np.concatenate(dones), together
+        return _together(obs), np.concatenate(rewards), np.concatenate(dones), together
 
     def rest(self, columns: Sequence[int]) -> None:
         """Step some columns no more until the next reset; see `ColumnsVecEnv.rest`."""
@@ -148,6 +148,15 @@ class ProcessVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """Say of each env asked for whether it has a wrapper."""
         return self._ask_columns(indices, "env_is_wrapped", wrapper_class)
+
+
+def _together(parts: Sequence[Any]) -> Any:
+    """Put the columns of all processes together, in each part of observations that have parts."""
+    if isinstance(parts[0], dict):
+        return {key: _together([part[key] for part in parts]) for key in parts[0]}
+    if isinstance(parts[0], tuple):
+        return tuple(_together(part) for part in zip(*parts, strict=True))
+    return np.concatenate(parts)
 
 
 class _Worker:

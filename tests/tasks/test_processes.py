@@ -92,6 +92,7 @@ def test_single_envs_answer_as_sb3s_do() -> None:
         vec_env.reset()
         vec_env.set_attr("mark", "x", indices=[4, 0])
         assert vec_env.get_attr("mark", indices=[0, 4]) == ["x", "x"]
+        assert vec_env.get_attr("mark", indices=[-1, 0]) == ["x", "x"]
         assert not vec_env.has_attr("no_such_thing")
         with pytest.raises(AttributeError):
             vec_env.get_attr("mark", indices=2)
