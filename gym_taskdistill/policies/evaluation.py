@@ -184,7 +184,7 @@ def evaluate(
         max_agents=max(1, MAX_BYTES // (4 * parameters + 1)),
     )
     returns = np.zeros((n_agents, n_episodes))
-    lengths = np.zeros((n_agents, n_episodes), dtype=np.int64)
+    lengths, cut_off = np.zeros((n_agents, n_episodes), dtype=np.int64), np.zeros((n_agents, n_episodes), bool)
     vec_env: VecEnv | None = None
     try:
         for first in range(0, n_agents, agents_at_once):
@@ -198,13 +198,13 @@ def evaluate(
             chunk = slice(first, first + count)
             act = acting(agents, dataset, deterministic, generator)
             played = play(act, vec_env, n_episodes // envs_per_agent, progress)
-            returns[chunk], lengths[chunk] = (array.reshape(count, -1) for array in played)
+            returns[chunk], lengths[chunk], cut_off[chunk] = (array.reshape(count, -1) for array in played)
     finally:
         if vec_env is not None:
             vec_env.close()
-    if (lengths == STEP_CAP).any():
+    if cut_off.any():
         warnings.warn(
-            f"{(lengths == STEP_CAP).mean():.0%} of the episodes of {task} did not end and were cut off "
+            f"{cut_off.mean():.0%} of the episodes of {task} did not end and were cut off "
             f"after {STEP_CAP} steps; give the environment a time limit, such as max_episode_steps.",
             stacklevel=2,
         )
@@ -237,7 +237,7 @@ def acting(
 
 def play(
     act: Act, env: VecEnv, episodes_per_env: int, progress: Progress | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Play until every column has its episodes, so that short ones are not over-represented.
 
     Args:
@@ -248,7 +248,7 @@ def play(
         progress: Called with the number of finished episodes now and then.
 
     Returns:
-        Raw returns and lengths, ``(n_columns, episodes_per_env)``.
+        Raw returns, lengths, and whether `STEP_CAP` cut them off, each ``(n_columns, episodes_per_env)``.
 
     Raises:
         TaskDistillError: An observation or a reward is not finite.
@@ -256,6 +256,7 @@ def play(
     n_columns = env.num_envs
     returns = np.zeros((n_columns, episodes_per_env))
     lengths = np.zeros((n_columns, episodes_per_env), dtype=np.int64)
+    cut_off = np.zeros((n_columns, episodes_per_env), dtype=bool)
     finished = np.zeros(n_columns, dtype=np.int64)
     box = env.action_space if isinstance(env.action_space, spaces.Box) else None
     obs, step = env.reset(), 0
@@ -273,13 +274,14 @@ def play(
             episode = infos[column]["episode"]
             returns[column, finished[column]] = episode["r"]
             lengths[column, finished[column]] = episode["l"]
+            cut_off[column, finished[column]] = infos[column].get("step_cap", False)
             finished[column] += 1
             if progress is not None:
                 progress(1)
         idle = ended[finished[ended] == episodes_per_env]
         if len(idle) and isinstance(env, ColumnsVecEnv | ProcessVecEnv):  # others step all of theirs at once
             env.rest(idle)
-    return returns, lengths
+    return returns, lengths, cut_off
 
 
 def _tiles(n_agents: int, n_episodes: int, max_columns: int, max_agents: int) -> tuple[int, int]:

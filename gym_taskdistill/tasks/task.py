@@ -192,7 +192,8 @@ class Task:
             training: Add what helps training and falsifies scores, that is `AtariTraining` to Atari games;
                 the episode statistics stay those of whole games and raw rewards.
             clip_reward: Whether that includes the signs of rewards in place of rewards.
-            step_cap: Steps after which episodes are truncated, if the env has no time limit.
+            step_cap: Steps after which episodes are truncated, if the env has no time limit; ``infos`` tell it
+                as ``step_cap``.
             n_jobs: Cores that compute the columns: threads of EnvPool and of ALE, processes where SB3's
                 `DummyVecEnv` would step one env after the other, nothing more of our own vector envs. The
                 results are the same for any number. -1 for all cores, ``None`` for what `use_threads` has
@@ -237,7 +238,7 @@ class Task:
     def _make_flat(self, step_cap: int | None) -> gym.Env[Any, Any]:
         env = self.make_env()
         if step_cap is not None and not has_time_limit(env):
-            env = gym.wrappers.TimeLimit(env, step_cap)
+            env = StepCap(env, step_cap)
         flat = flat_vec_env(env)
         assert isinstance(flat, gym.Env)
         return flat
@@ -345,6 +346,32 @@ def call_factory(
             f'{name}() must take render_mode, and make an environment that draws itself with "{render_mode}".'
         )
     return env
+
+
+class StepCap(gym.Wrapper[Any, Any, Any, Any]):
+    """Truncates episodes that go on after some steps, and says so: ``info["step_cap"]`` is then true.
+
+    Args:
+        env: The env.
+        max_steps: That many steps.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], max_steps: int) -> None:
+        super().__init__(env)
+        self.max_steps, self._steps = max_steps, 0
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset the env."""
+        self._steps = 0
+        return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the env."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
+        if self._steps < self.max_steps or terminated or truncated:
+            return obs, reward, terminated, truncated, info
+        return obs, reward, terminated, True, {**info, "step_cap": True}
 
 
 def has_time_limit(env: gym.Env[Any, Any]) -> bool:

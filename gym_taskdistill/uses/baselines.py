@@ -341,7 +341,7 @@ class Measurement:
             acts = self._expert(expert if view is None else lambda obs: expert(view(env, obs)))
         with contextlib.closing(env):
             env.seed(seed)
-            return play(acts, env, n_episodes // n_envs)
+            return play(acts, env, n_episodes // n_envs)[:2]
 
     def _expert(self, expert: Expert) -> Act:
         rng, space = np.random.default_rng(seeds.TEST), self.task.flat_action_space

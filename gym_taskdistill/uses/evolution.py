@@ -95,7 +95,7 @@ def evolve(
         while used < env_steps:
             vectors = strategy.ask()
             agents = _trained([candidate(dataset, vector) for vector in vectors], generator)
-            returns, lengths = play(acting(agents, dataset, False, generator), env, 1)
+            returns, lengths, _ = play(acting(agents, dataset, False, generator), env, 1)
             scores = returns.reshape(len(vectors), -1).mean(axis=1)
             strategy.tell(vectors, (-scores).tolist())
             if scores.max() > best[0]:

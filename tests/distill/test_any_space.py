@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -221,6 +222,22 @@ def test_an_env_without_an_end_is_cut_off_with_a_warning(monkeypatch: pytest.Mon
     with pytest.warns(UserWarning, match="did not end and were cut off after"):
         result = evaluate(dataset, 1, 1, env=make)
     assert result.lengths.tolist() == [[50]]
+
+
+@pytest.mark.parametrize("own_limit", [True, False], ids=["TimeLimit", "of the env's own"])
+def test_an_episode_that_ends_just_then_is_not_cut_off(
+    own_limit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "STEP_CAP", EPISODE)
+
+    def make() -> gym.Env:
+        env = RandomEnv(never_ends=own_limit)
+        return gym.wrappers.TimeLimit(env, EPISODE) if own_limit else env
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = evaluate(distil(make).dataset(), 1, 2, env=make)
+    assert (result.lengths == EPISODE).all()
 
 
 # -- rollouts tolerate what SB3's do, and refuse what teaches nothing ----------------------------
