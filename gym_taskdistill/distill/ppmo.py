@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -57,7 +58,7 @@ class PPMO(SavedAlgorithm):
         learners: The learner distribution Λ, in the place of SB3's policy: a name (``"alpha_c"``), a plain
             description, or a `LearnerDistribution`.
         env: The environment, as for SB3. Or an id, a `Task` or a function that makes an environment, of which
-            there are then two for each learner.
+            there is then one for each learner.
         k: Number of synthetic rows, or ``"k_min"`` for ``ceil(n_actions / 2) + 1`` (Equation 3).
         n_learners: M, learners per meta-epoch; must divide the number of envs. ``None`` for the largest
             number up to 4 that does.
@@ -160,7 +161,7 @@ class PPMO(SavedAlgorithm):
         task: Task | None = None
         if env is not None and not isinstance(env, gym.Env | VecEnv):
             task = as_task(env)
-            env = task.make_vec_env(2 * (n_learners or MAX_LEARNERS), training=True)
+            env = task.make_vec_env(_n_envs(n_learners), training=True)
         super().__init__(
             env,
             task=task,
@@ -351,6 +352,14 @@ class PPMO(SavedAlgorithm):
                 return False
             history["dataset_grad_norm"].append(self.loop.step(loss))
         return True
+
+
+def _n_envs(n_learners: Any) -> int:
+    """Return how many envs to make of an id; what is no number of learners is refused later."""
+    try:
+        return max(1, operator.index(MAX_LEARNERS if n_learners is None else n_learners))
+    except TypeError:
+        return 1
 
 
 def _is_finite(value: Any) -> bool:

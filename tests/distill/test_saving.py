@@ -284,7 +284,8 @@ def test_the_defaults_fit_any_number_of_envs(n_envs: int, n_learners: int, batch
 
 
 def test_one_env_with_the_default_settings_learns() -> None:
-    assert PPMO("alpha_c", "Acrobot-v1", k=8, device="cpu").n_envs == 8
+    assert PPMO("alpha_c", "Acrobot-v1", k=8, device="cpu").n_envs == 4
+    assert PPMO("alpha_c", "Acrobot-v1", k=8, n_learners=np.int64(1), device="cpu").n_envs == 1
     model = PPMO("alpha_c", gym.make("Acrobot-v1"), k=8, device="cpu", seed=0)
     before = model.dataset()
     model.learn(256)
