@@ -148,18 +148,18 @@ def start_bounds(options: Mapping[str, Any] | None) -> tuple[float, float]:
         The lower and the upper bound.
 
     Raises:
-        TypeError: If a bound is not a number.
-        ValueError: If an option is unknown, a bound is not finite or `low > high`.
+        ValueError: If an option is unknown, a bound is no finite number (an array of one is) or `low > high`.
     """
     bounds = {"low": -START_BOUND, "high": START_BOUND}
     for key, value in (options or {}).items():
         if key not in bounds:
             raise ValueError(f"`reset` does not know the option {key!r}; the options are 'low' and 'high'.")
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"The reset option {key!r} must be a number, got {value!r}.")
-        if not math.isfinite(value):
+        number = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+        if isinstance(number, bool) or not isinstance(number, numbers.Real):
+            raise ValueError(f"The reset option {key!r} must be a number, got {value!r}.")
+        if not math.isfinite(number):
             raise ValueError(f"The reset option {key!r} must be finite, got {value!r}.")
-        bounds[key] = float(value)
+        bounds[key] = float(number)
     if bounds["low"] > bounds["high"]:
         raise ValueError(
             f"The reset option 'low' ({bounds['low']}) must not exceed 'high' ({bounds['high']})."

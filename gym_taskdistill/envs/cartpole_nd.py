@@ -164,8 +164,7 @@ class CartPoleNDEnv(gym.Env[npt.NDArray[np.float32], int | np.integer[Any]]):
             The observation, float32 `(4n,)`, and an empty info.
 
         Raises:
-            TypeError: If an option is not a number.
-            ValueError: If an option is unknown or `low > high`.
+            ValueError: If an option is unknown or no number, or `low > high`.
         """
         super().reset(seed=seed)
         low, high = start_bounds(options)

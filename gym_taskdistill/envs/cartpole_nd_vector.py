@@ -120,8 +120,7 @@ class CartPoleNDVectorEnv(VectorEnv[Observations, Actions, npt.NDArray[Any]]):
             The observations, float32 `(num_envs, 4n)`, and an empty info.
 
         Raises:
-            TypeError: If an option is not a number.
-            ValueError: If an option is unknown or `low > high`.
+            ValueError: If an option is unknown or no number, or `low > high`.
         """
         super().reset(seed=seed)
         self._start_bounds = start_bounds(options)

@@ -64,7 +64,7 @@ def test_spaces_of_one_axis_are_cartpoles() -> None:
 
 
 def test_custom_start_bounds_draw_as_cartpole_v1() -> None:
-    options = {"low": -0.2, "high": -0.1}
+    options = {"low": -0.2, "high": np.array(-0.1)}
     ours = CartPoleNDEnv().reset(seed=3, options=options)[0]
     np.testing.assert_array_equal(ours, CartPoleEnv().reset(seed=3, options=options)[0])
     assert (ours >= -0.2).all() and (ours <= -0.1).all()
@@ -227,18 +227,20 @@ def test_every_kind_of_integer_is_an_action(action: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "message"),
     [
-        ({"low": 0.1, "high": 0.0}, ValueError, r"'low' \(0.1\) must not exceed 'high' \(0.0\)"),
-        ({"low": 0.1}, ValueError, "must not exceed"),
-        ({"low": "a"}, TypeError, "'low' must be a number, got 'a'"),
-        ({"high": None}, TypeError, "'high' must be a number, got None"),
-        ({"high": float("nan")}, ValueError, "'high' must be finite"),
-        ({"lo": 0.1}, ValueError, "does not know the option 'lo'"),
+        ({"low": 0.1, "high": 0.0}, r"'low' \(0.1\) must not exceed 'high' \(0.0\)"),
+        ({"low": 0.1}, "must not exceed"),
+        ({"low": "a"}, "'low' must be a number, got 'a'"),
+        ({"high": None}, "'high' must be a number, got None"),
+        ({"low": [0.0, 0.0]}, "'low' must be a number"),
+        ({"low": np.zeros(2)}, "'low' must be a number"),
+        ({"high": float("nan")}, "'high' must be finite"),
+        ({"lo": 0.1}, "does not know the option 'lo'"),
     ],
 )
-def test_bad_reset_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_bad_reset_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         CartPoleNDEnv().reset(options=options)
 
 
