@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -125,6 +126,25 @@ def lock(path: Path, message: str, *, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+@contextlib.contextmanager
+def refusing_broken(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a folder cannot be worked in: it is gone, something is in the way, the disk is full.
+
+    Other errors of the system, such as those of an environment, pass.
+
+    Raises:
+        TaskDistillError: As said.
+    """
+    try:
+        yield
+    except OSError as error:
+        within = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
+        if not within and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        place = error.filename if within else folder
+        raise TaskDistillError(f'"{place}" cannot be written: {_reason(error)}.') from error
 
 
 # --- sealed files: tensors and plain data under one checksum ------------------------------------

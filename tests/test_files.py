@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -155,6 +157,19 @@ def test_a_folder_that_is_gone_or_a_file_or_a_folder_in_the_way(tmp_path: Path) 
     with pytest.raises(TaskDistillError, match="cannot be written: Is a directory"):
         files.write_text(tmp_path / "folder", "x")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_worked_in_is_told(tmp_path: Path) -> None:
+    def meet(error: OSError) -> None:
+        with files.refusing_broken(tmp_path):
+            raise error
+
+    for code, name in ((errno.ENOSPC, None), (errno.EROFS, "elsewhere"), (errno.ENOENT, str(tmp_path / "a"))):
+        with pytest.raises(TaskDistillError, match=rf'"{re.escape(str(tmp_path))}.*" cannot be written: .+'):
+            meet(OSError(code, os.strerror(code), name))
+    for other in (FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere"), ConnectionError("gone")):
+        with pytest.raises(type(other)):  # an environment's
+            meet(other)
 
 
 KILLED = """

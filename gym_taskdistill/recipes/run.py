@@ -202,7 +202,7 @@ class Run:
         if distributed.rank():
             return self._execute(False, device, build or self._build)
         message = f'Another process works in "{self.folder}"; wait for it, or stop it first.'
-        with files.lock(self.folder / ".lock", message, wait=wait):
+        with files.refusing_broken(self.folder), files.lock(self.folder / ".lock", message, wait=wait):
             files.sweep(self.folder)
             run = self._tuned(progress_bar, device) if self.tune else self
             return run._execute(progress_bar, device, build or run._build)
@@ -345,7 +345,8 @@ def build(recipe: Recipe, seed: int, folder: Path, **options: Any) -> Run:
     Raises:
         RecipeError: The folder holds the run of another recipe or seed.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.refusing_broken(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     with files.lock(folder.parent / f".{folder.name}.lock", "", wait=True):
         if (folder / "run.yaml").is_file():
             run = Run.open(folder)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from gym_taskdistill import seeds
+from gym_taskdistill import seeds, zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.ppmo import PPMO
 from gym_taskdistill.errors import TaskDistillError
@@ -232,6 +237,63 @@ def test_unusable_folders_are_refused(whole: Run, tmp_path: Path) -> None:
     (run.stage_folder(1) / "checkpoint.safetensors").write_bytes(data[:-100])
     with pytest.raises(TaskDistillError, match=r"checkpoint.*damaged"):
         run.execute(progress_bar=False)
+
+
+DAMAGES = [
+    (name, damage)
+    for name in ("checkpoint.safetensors", "best.safetensors", "dataset.safetensors")
+    for damage in ("empty", "half", "garbage", "folder", "gone")
+    if (name, damage) != ("checkpoint.safetensors", "gone")  # which trains the whole stage again
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_damaged_file_of_a_run_is_named(whole: Run, tmp_path: Path, name: str, damage: str) -> None:
+    folder, number = tmp_path / "damaged", 3 if name.startswith("dataset") else 1
+    shutil.copytree(whole.folder, folder)
+    (folder / whole.result.name).unlink()
+    for later in range(number, 3):
+        (folder / whole.stage_folder(later).name / "dataset.safetensors").unlink()
+    file = folder / whole.stage_folder(number).name / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    elif damage != "gone":
+        file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "garbage": b"\xff" * 99}[damage])
+    if damage == "gone" and number == 3:  # the stage is carried out again
+        result = Run.open(folder).execute(progress_bar=False)
+        assert result.digest == DistilledDataset.load(whole.result).digest
+        return
+    with pytest.raises(TaskDistillError, match=re.escape(str(file))):
+        Run.open(folder).execute(progress_bar=False)
+    assert not (folder / whole.result.name).exists()
+
+
+def test_what_is_in_the_way_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without training: a stage that changes a dataset of the zoo's."""
+    recipe = tmp_path / "adapt.yaml"
+    recipe.write_text(
+        "tasks: [CartPoleND-v0 n=2]\nevaluation: {final_agents: 1, final_episodes: 1}\n"
+        "variants: {wide: {stages: [{adapt: {width: 32}}]}}\n"
+    )
+    start = zoo.find("CartPoleND-v0", n=2).path
+    run = Run.create(load(f"{recipe}:wide"), 0, tmp_path / "runs", warm_start=start)
+    run.stage_folder(1).write_text("in the way")
+    with pytest.raises(TaskDistillError, match=r'^".*1-adapt" cannot be written: File exists\.$'):
+        run.execute(progress_bar=False)
+    run.stage_folder(1).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(TaskDistillError, match="No space left on device"):
+            run.execute(progress_bar=False)
+    assert [path.name for path in run.stage_folder(1).iterdir()] == []
+    run.execute(progress_bar=False)
+    run.result.unlink()
+    shutil.rmtree(run.folder)
+    with pytest.raises(TaskDistillError, match=r"cannot be (written|locked)|not the folder of a run"):
+        Run.open(run.folder).execute(progress_bar=False)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(whole: Run) -> None:
