@@ -232,6 +232,27 @@ def test_a_task_has_one_default(tmp_path: Path) -> None:
     assert defaults() == ["few-steps"]
 
 
+def test_wrapped_environments_have_entries_of_their_own(tmp_path: Path) -> None:
+    def add(name: str, returns: float, **kwargs: Any) -> Path:
+        wrapper = {"entry_point": f"gymnasium.wrappers:{name}", "kwargs": kwargs}
+        data = selected(returns, "one-step")
+        return zoo.add(data.replace(card=data.card.replace(wrappers=(wrapper,))), root=tmp_path)
+
+    flat = add("FlattenObservation", 1.0)
+    assert flat.parent.name == "+FlattenObservation,one-step"
+    assert zoo.find("Hopper-v5", root=tmp_path).path == flat
+    bare = zoo.add(selected(2.0, "one-step"), root=tmp_path)  # which takes no other's place
+    rescaled = add("RescaleAction", 3.0, min_action=-1)
+    assert zoo.find("Hopper-v5", root=tmp_path).path == bare
+    assert zoo.find("Hopper-v5/+RescaleAction,one-step", root=tmp_path).path == rescaled
+    assert [entry.default for entry in zoo.entries(root=tmp_path)] == [True] * 3
+    with pytest.raises(ZooError, match="the same wrappers with other arguments"):
+        add("RescaleAction", 9.0, min_action=-2)
+    bare.unlink()
+    with pytest.raises(ZooError, match=r'say which of "Hopper-v5" \+FlattenObservation; "Hopper-v5" \+Rescale'):
+        zoo.find("Hopper-v5", root=tmp_path)
+
+
 def test_the_users_own_zoo_comes_first(tmp_path: Path) -> None:
     shipped = zoo.find("CartPoleND-v0", n=2)
     assert shipped.root == _paths.data_root("zoo")

@@ -77,7 +77,7 @@ class Recipe(Schema):
     @property
     def entry(self) -> str:
         """Full name of the zoo entry that it makes, such as ``CartPoleND-v0/n=2,k_min``."""
-        return f"{_bare(self.env_id)}/{entry_name(self.env_kwargs, self.variant)}"
+        return f"{_bare(self.env_id)}/{entry_name(self.env_kwargs, self.variant, self.task.wrappers)}"
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -76,8 +76,8 @@ class Task:
 
     def __str__(self) -> str:
         """Return the id with its arguments and wrappers, such as ``CartPoleND-v0 n=2``."""
-        names = (f"+{wrapper['entry_point'].rpartition(':')[2]}" for wrapper in self.wrappers)
-        return " ".join([self.env_id, *(f"{k}={v}" for k, v in self.env_kwargs.items()), *names])
+        arguments = (f"{k}={v}" for k, v in self.env_kwargs.items())
+        return " ".join([self.env_id, *arguments, *wrapper_names(self.wrappers)])
 
     @cached_property
     def spec(self) -> EnvSpec:
@@ -318,6 +318,11 @@ class Task:
         return TaskDistillError(
             f"{self}{copies} is too large for this machine ({reason}); use smaller arguments or fewer copies."
         )
+
+
+def wrapper_names(wrappers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return wrappers as texts name them, such as ``+FlattenObservation``."""
+    return [f"+{wrapper['entry_point'].rpartition(':')[2]}" for wrapper in wrappers]
 
 
 def call_factory(

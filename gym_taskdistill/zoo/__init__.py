@@ -21,6 +21,7 @@ from gym_taskdistill.envs.same import same_task
 from gym_taskdistill.errors import DatasetError, ZooError, did_you_mean
 from gym_taskdistill.files import lock, replacing, sweep
 from gym_taskdistill.paths import critic_path, data_root, user_zoo
+from gym_taskdistill.tasks.task import wrapper_names
 from gym_taskdistill.zoo.entry import ZooEntry, entry_folder, entry_name, env_folder, is_safe, slug
 
 __all__ = ["ZooEntry", "ZooWarning", "add", "entries", "entry_name", "find", "load", "resolve", "save"]
@@ -80,6 +81,8 @@ def find(
     if not _files(env_id, root):
         env_id, asked = same_task(env_id, asked)
     candidates = _with_kwargs(_candidates(env_id, root, asked), asked)
+    # An id means the environment as it is, where there is a dataset of that.
+    candidates = [entry for entry in candidates if not entry.wrappers] or candidates
     if variant is not None:
         candidates = _with_variant(candidates, variant)
     tasks = _unique(_task(entry) for entry in candidates)
@@ -179,12 +182,12 @@ def _place(card: Card, root: Path) -> Path:
     for other in entries(card.env_id, root=root):
         if other.path.parent == folder:
             # Only values that a folder name cannot hold make two tasks share a name.
-            if other.env_kwargs != card.env_kwargs:
+            if not other.is_of(card):
                 raise ZooError(
-                    f"{folder} already holds a dataset of other env_kwargs, {other.env_kwargs}; "
-                    "choose another variant name."
+                    f"{folder} already holds a dataset of other env_kwargs, {other.env_kwargs}, or of the same "
+                    "wrappers with other arguments; choose another variant name."
                 )
-        elif card.default and other.default and other.env_kwargs == card.env_kwargs:
+        elif card.default and other.default and other.is_of(card):
             raise ZooError(
                 f"{card.task} already has the default dataset {other.name}; only one may have "
                 "card.default set."
@@ -237,7 +240,7 @@ def add(
         siblings = [
             entry
             for entry in entries(card.env_id, root=root)
-            if entry.env_kwargs == card.env_kwargs and entry.path.parent.name != folder.name
+            if entry.is_of(card) and entry.path.parent.name != folder.name
         ]
         defaults = [entry for entry in siblings if entry.default]
         if card.default:
@@ -294,7 +297,8 @@ def _read(files: Iterable[Path]) -> tuple[list[ZooEntry], list[DatasetError]]:
         except ZooError as error:
             damaged.append(DatasetError(f"{file}: {error}"))
         else:
-            found.append(ZooEntry(bare_id(card.env_id), card.env_kwargs, card.variant, file, card.default))
+            said = bare_id(card.env_id), card.env_kwargs, card.variant
+            found.append(ZooEntry(*said, file, card.default, card.wrappers))
     return sorted(found, key=lambda e: (e.env_id, _natural(e.name))), damaged
 
 
@@ -366,7 +370,8 @@ def _with_variant(candidates: Sequence[ZooEntry], variant: str) -> list[ZooEntry
 def _task(entry: ZooEntry) -> str:
     """The task, as a person would write it in a call."""
     kwargs = "".join(f", {name}={value!r}" for name, value in entry.env_kwargs.items())
-    return f'"{entry.env_id}"{kwargs}'
+    wrapped = "".join(f" {name}" for name in wrapper_names(entry.wrappers))
+    return f'"{entry.env_id}"{kwargs}{wrapped}'
 
 
 def _unique(names: Iterable[str]) -> list[str]:

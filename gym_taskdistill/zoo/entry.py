@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from gym_taskdistill.dataset.card import Card, bare_id
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.file import read_card
 from gym_taskdistill.errors import ZooError
+from gym_taskdistill.tasks.task import wrapper_names
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ZooEntry:
         variant: Which of the task's datasets it is, such as ``"k_min"``.
         path: Its ``dataset.safetensors``.
         default: Whether it is meant when no variant is named.
+        wrappers: What is put around its environment; see `Task`.
     """
 
     env_id: str
@@ -32,11 +34,16 @@ class ZooEntry:
     variant: str
     path: Path
     default: bool = False
+    wrappers: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
         """Full name, such as ``CartPoleND-v0/n=2,k_min``; `find` accepts it."""
-        return f"{self.env_id}/{entry_name(self.env_kwargs, self.variant)}"
+        return f"{self.env_id}/{entry_name(self.env_kwargs, self.variant, self.wrappers)}"
+
+    def is_of(self, card: Card) -> bool:
+        """Whether it is of the same task as a card of the same env id."""
+        return self.env_kwargs == card.env_kwargs and self.wrappers == card.wrappers
 
     @property
     def root(self) -> Path:
@@ -57,12 +64,15 @@ class ZooEntry:
         return DistilledDataset.load(self.path)
 
 
-def entry_name(env_kwargs: Mapping[str, Any], variant: str) -> str:
+def entry_name(
+    env_kwargs: Mapping[str, Any], variant: str, wrappers: Iterable[Mapping[str, Any]] = ()
+) -> str:
     """Name of an entry within its environment, and of its folder.
 
     Args:
         env_kwargs: Keyword arguments of the environment, plain values.
         variant: Letters, digits, ``_``, ``.``, ``+`` and ``-``, starting with a letter or digit.
+        wrappers: What is put around the environment; see `Task`.
 
     Returns:
         The name, safe as a folder name on every system.
@@ -72,8 +82,8 @@ def entry_name(env_kwargs: Mapping[str, Any], variant: str) -> str:
 
     >>> entry_name({"n": 2}, "k_min")
     'n=2,k_min'
-    >>> entry_name({}, "k64")
-    'k64'
+    >>> entry_name({}, "k64", [{"entry_point": "gymnasium.wrappers:FlattenObservation", "kwargs": {}}])
+    '+FlattenObservation,k64'
     """
     if not is_safe(variant):
         raise ZooError(
@@ -83,7 +93,8 @@ def entry_name(env_kwargs: Mapping[str, Any], variant: str) -> str:
     for key in env_kwargs:
         if not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
             raise ZooError(f"{key[:80]!r} cannot be an argument of a zoo entry's environment: it is no name.")
-    name = ",".join([*(f"{k}={slug(v)}" for k, v in sorted(env_kwargs.items())), variant])
+    arguments = (f"{k}={slug(v)}" for k, v in sorted(env_kwargs.items()))
+    name = ",".join([*arguments, *wrapper_names(wrappers), variant])
     if len(name) > 200:
         raise ZooError(f"The name of the zoo entry, {name[:80]}…, is longer than 200 characters.")
     return name
@@ -105,7 +116,7 @@ def entry_folder(card: Card) -> Path:
         raise ZooError(
             f"{card.env_id[:80]!r} cannot be the environment of a zoo entry: it is no Gymnasium id."
         )
-    return Path(environment) / entry_name(card.env_kwargs, card.variant)
+    return Path(environment) / entry_name(card.env_kwargs, card.variant, card.wrappers)
 
 
 def env_folder(env_id: str) -> str:

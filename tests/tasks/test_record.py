@@ -59,6 +59,10 @@ def test_an_env_is_recorded_and_made_again(make: Make, name: str) -> None:
         (RandomEnv, "not registered"),
         (lambda: Negated(pendulum()), "Negated does not record its arguments"),
         (lambda: wrappers.TransformReward(pendulum(), lambda r: r), "TransformReward the argument func"),
+        (
+            lambda: wrappers.RescaleAction(pendulum(), np.full(1, -1, np.float32), 1),
+            "RescaleAction the argument min_action",
+        ),
         (lambda: wrappers.NormalizeObservation(pendulum()), "use SB3's VecNormalize"),
         (lambda: gym.make("ale_py:ALE/Pong-v5"), "tasks preprocess Atari games"),
     ],
