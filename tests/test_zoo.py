@@ -249,7 +249,9 @@ def test_wrapped_environments_have_entries_of_their_own(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="the same wrappers with other arguments"):
         add("RescaleAction", 9.0, min_action=-2)
     bare.unlink()
-    with pytest.raises(ZooError, match=r'say which of "Hopper-v5" \+FlattenObservation; "Hopper-v5" \+Rescale'):
+    with pytest.raises(
+        ZooError, match=r'say which of "Hopper-v5" \+FlattenObservation; "Hopper-v5" \+Rescale'
+    ):
         zoo.find("Hopper-v5", root=tmp_path)
 
 

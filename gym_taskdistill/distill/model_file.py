@@ -152,6 +152,8 @@ def _member(source: PathOrFile, what: str) -> bytes:
         path = Path(source)
         content = read_bytes(path if path.is_file() else _with_suffix(path), what)
     else:
+        if source.seekable():
+            source.seek(0)  # it may have been written just now
         content = source.read()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

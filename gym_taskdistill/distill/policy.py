@@ -123,6 +123,16 @@ class DistillationPolicy(BasePolicy):
         """Not used: PPMO trains learners once per rollout, not once per step."""
         raise TypeError("Use loop.trained(create_graph=False).action_distribution(obs).")
 
+    def save(self, path: str) -> None:
+        """Refuse what SB3's policies do, who pickle themselves.
+
+        Raises:
+            TaskDistillError: Always; it says what to save.
+        """
+        raise TaskDistillError(
+            "The policy is what a dataset teaches: save the model (model.save), or model.dataset()."
+        )
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Act with the current learners; see `OuterLoop.act`."""
         assert isinstance(observation, Tensor)

@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
 from gym_taskdistill.tasks.spaces import as_batch, own_actions
 
@@ -47,9 +46,7 @@ class Acting:
         rows, single = self._rows(observation)
         # torch knows no negative strides.
         own = own_actions(self.own_spaces[1], self._act(np.ascontiguousarray(rows), deterministic))
-        if not single:
-            return own, state
-        return (np.asarray(own[0]) if isinstance(self.own_spaces[1], spaces.Box) else own[0]), state
+        return (np.asarray(own[0]) if single else own), state
 
     def _rows(self, observation: Any) -> tuple[np.ndarray, bool]:
         """Return flat observations as a batch, and whether it was a single one."""

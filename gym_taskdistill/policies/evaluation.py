@@ -184,7 +184,10 @@ def evaluate(
         max_agents=max(1, MAX_BYTES // (4 * parameters + 1)),
     )
     returns = np.zeros((n_agents, n_episodes))
-    lengths, cut_off = np.zeros((n_agents, n_episodes), dtype=np.int64), np.zeros((n_agents, n_episodes), bool)
+    lengths, cut_off = (
+        np.zeros((n_agents, n_episodes), dtype=np.int64),
+        np.zeros((n_agents, n_episodes), bool),
+    )
     vec_env: VecEnv | None = None
     try:
         for first in range(0, n_agents, agents_at_once):

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import DatasetError, TaskDistillError
 
 #: Numbers in one observation: more would be no vector that a learner could see.
 MAX_SIZE = 2**24
@@ -153,8 +153,14 @@ def as_batch(space: gym.Space[Any], observation: Any) -> tuple[np.ndarray, bool]
         The batch, flat, and whether it was a single observation.
 
     Raises:
-        TaskDistillError: It is neither.
+        DatasetError: It is neither.
     """
+    if isinstance(observation, tuple) and not isinstance(space, spaces.Tuple) and len(observation) == 2:
+        if isinstance(observation[1], dict):
+            raise DatasetError(
+                "The observation is a pair with an info, as reset() of a gymnasium environment returns it; you "
+                "may be mixing Gym API with that of SB3's vec-envs: give the first of the two."
+            )
     flat = _flat_shape(space)
     try:
         if not isinstance(space, spaces.Dict | spaces.Tuple) or isinstance(observation, np.ndarray):
@@ -170,9 +176,9 @@ def as_batch(space: gym.Space[Any], observation: Any) -> tuple[np.ndarray, bool]
         rows = flatten(space, [observation] if single else observation)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise TaskDistillError(f"The observation is not of {_short(space)}: {reason}.") from None
+        raise DatasetError(f"The observation is not of {_short(space)}: {reason}.") from None
     if rows.shape[1:] != flat:
-        raise TaskDistillError(
+        raise DatasetError(
             f"The observation has shape {np.shape(observation)}, but must be of {_short(space)}, or a batch "
             "of such."
         )

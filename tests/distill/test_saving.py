@@ -102,7 +102,7 @@ def test_a_loaded_model_predicts_as_it_did(env: str, with_env: bool, tmp_path: P
     else:
         with pytest.raises(TaskDistillError, match="set_env"):
             loaded.dataset()
-        loaded.set_env(normalized() if env == "normalized" else make_vec_env(env, n_envs=8))
+        loaded.set_env(normalized() if env == "normalized" else make_vec_env(env, n_envs=model.n_envs))
         loaded.learn(16 * loaded.n_envs, reset_num_timesteps=False)
 
 
@@ -179,7 +179,6 @@ def test_a_saved_model_holds_no_code(tmp_path: Path) -> None:
 def test_an_open_file_will_do() -> None:
     model, file = small(), io.BytesIO()
     model.save(file)
-    file.seek(0)
     np.testing.assert_array_equal(acts(PPMO.load(file)), acts(model))
 
 
@@ -219,6 +218,8 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
         PPMO.load(tmp_path / "good", env="Acrobot-v1")
     with pytest.raises(TaskDistillError, match="other settings"):
         PPMO.load(tmp_path / "good", k=5)
+    with pytest.raises(TaskDistillError, match=r"save the model \(model\.save\)"):
+        small().policy.save(str(tmp_path / "policy"))
 
 
 def test_parameters_go_back_and_forth(tmp_path: Path) -> None:
@@ -269,6 +270,10 @@ def test_it_can_be_evaluated_on_observations_of_another_precision() -> None:
     np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], exact)
     np.testing.assert_array_equal(model.predict(obs[::-1], deterministic=True)[0], exact)
     assert model.predict(obs[0])[0].shape == (1,)
+    action, _ = small().predict(np.zeros(4))
+    assert isinstance(action, np.ndarray) and action.shape == ()  # as SB3's of a Discrete space
+    with pytest.raises(ValueError, match="mixing Gym API"):
+        model.predict((obs[0], {}))  # type: ignore[arg-type]
 
 
 # -- settings --------------------------------------------------------------------------------------

@@ -261,7 +261,9 @@ def test_a_damaged_file_of_a_run_is_named(whole: Run, tmp_path: Path, name: str,
     if damage == "folder":
         file.mkdir()
     elif damage != "gone":
-        file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "garbage": b"\xff" * 99}[damage])
+        file.write_bytes(
+            {"empty": b"", "half": content[: len(content) // 2], "garbage": b"\xff" * 99}[damage]
+        )
     if damage == "gone" and number == 3:  # the stage is carried out again
         result = Run.open(folder).execute(progress_bar=False)
         assert result.digest == DistilledDataset.load(whole.result).digest
