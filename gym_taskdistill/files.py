@@ -130,7 +130,7 @@ def lock(path: Path, message: str, *, wait: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def refusing_broken(folder: Path) -> Iterator[None]:
-    """Say in a sentence that a folder cannot be worked in: it is gone, something is in the way, the disk is full.
+    """Say in a sentence that a folder cannot be worked in: gone, a file in the way, a full disk.
 
     Other errors of the system, such as those of an environment, pass.
 

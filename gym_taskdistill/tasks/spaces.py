@@ -155,12 +155,12 @@ def as_batch(space: gym.Space[Any], observation: Any) -> tuple[np.ndarray, bool]
     Raises:
         DatasetError: It is neither.
     """
-    if isinstance(observation, tuple) and not isinstance(space, spaces.Tuple) and len(observation) == 2:
-        if isinstance(observation[1], dict):
-            raise DatasetError(
-                "The observation is a pair with an info, as reset() of a gymnasium environment returns it; you "
-                "may be mixing Gym API with that of SB3's vec-envs: give the first of the two."
-            )
+    pair = isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict)
+    if pair and not isinstance(space, spaces.Tuple):
+        raise DatasetError(
+            "The observation is a pair with an info, as reset() of a gymnasium environment returns it; you "
+            "may be mixing Gym API with that of SB3's vec-envs: give the first of the two."
+        )
     flat = _flat_shape(space)
     try:
         if not isinstance(space, spaces.Dict | spaces.Tuple) or isinstance(observation, np.ndarray):

@@ -192,8 +192,8 @@ class Task:
             training: Add what helps training and falsifies scores, that is `AtariTraining` to Atari games;
                 the episode statistics stay those of whole games and raw rewards.
             clip_reward: Whether that includes the signs of rewards in place of rewards.
-            step_cap: Steps after which episodes are truncated, if the env has no time limit; ``infos`` tell it
-                as ``step_cap``.
+            step_cap: Steps after which episodes are truncated, if the env has no time limit; ``infos`` tell
+                it as ``step_cap``.
             n_jobs: Cores that compute the columns: threads of EnvPool and of ALE, processes where SB3's
                 `DummyVecEnv` would step one env after the other, nothing more of our own vector envs. The
                 results are the same for any number. -1 for all cores, ``None`` for what `use_threads` has

@@ -184,8 +184,8 @@ def _place(card: Card, root: Path) -> Path:
             # Only values that a folder name cannot hold make two tasks share a name.
             if not other.is_of(card):
                 raise ZooError(
-                    f"{folder} already holds a dataset of other env_kwargs, {other.env_kwargs}, or of the same "
-                    "wrappers with other arguments; choose another variant name."
+                    f"{folder} already holds a dataset of other env_kwargs, {other.env_kwargs}, or of the "
+                    "same wrappers with other arguments; choose another variant name."
                 )
         elif card.default and other.default and other.is_of(card):
             raise ZooError(
