@@ -12,8 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
+import torch
 import tyro
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 
 from benchmarks.__main__ import BENCHMARKS
 from gym_taskdistill import __main__, zoo
@@ -161,6 +166,15 @@ def parse_script(path: Path, argv: Sequence[str], monkeypatch: pytest.MonkeyPatc
 def test_python_blocks_run(page: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks(page, "python")[number], f"{page.name} block {number}", "exec"), {"__name__": "page"})
+
+
+def test_the_readme_network_hops() -> None:
+    block = next(b for b in blocks(ROOT / "README.md", "python") if "class Residual" in b)
+    names: dict[str, Any] = {"__name__": "page"}
+    torch.manual_seed(0)
+    exec(compile(block, "README.md's network", "exec"), names)
+    env = Monitor(gym.make("Hopper-v4"))
+    assert np.mean(evaluate_policy(names["policy"], env, n_eval_episodes=1)[0]) > 3000
 
 
 def test_the_readme_shows_every_command() -> None:
