@@ -199,7 +199,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ([CARTPOLE_1D, "--only", "distilled,one"], 'Did you mean "distilled,own"'),
         ([CARTPOLE_1D, "--agents", "-1"], "protocol.agents is -1"),
         ([CARTPOLE_1D, "--expert-steps", "1"], "at least k=2 steps"),
-        (["Hopper-v4/one-step", "--only", "cma-es"], "give --env-steps"),
+        (["Walker2d-v4/one-step", "--only", "cma-es"], "give --env-steps"),
         (["nowhere-v0"], "nowhere-v0"),
     ],
 )
