@@ -594,7 +594,7 @@ def test_forge_is_faithful(tmp_path: Path) -> None:
         (lambda d, t: d.update(format_version=True), "damaged"),
         (lambda d, t: d.update(format_version=1), "damaged"),
         (lambda d, t: d.pop("rule"), "damaged"),
-        (lambda d, t: d.update(rule=3), "rule must be a mapping"),
+        (lambda d, t: d.update(rule=3), "rule must have a kind"),
         (lambda d, t: d["rule"].update(lr=-1.0), "lr must be"),
         (lambda d, t: d["rule"].update(lr=10**400), "lr must be"),
         (lambda d, t: d["rule"].update(lr="0"), "lr must be"),

@@ -299,7 +299,7 @@ def test_nan_is_named_at_once(reward: bool, name: str) -> None:
     def make() -> gym.Env:
         return Broken(reward)
 
-    with pytest.raises(TaskDistillError, match=f"The {name} of column 0 at step 12 hold nan"):
+    with pytest.raises(TaskDistillError, match=f"The {name} of column 0 at step 6 hold nan"):
         distil(make)
     with pytest.raises(TaskDistillError, match=f"The {name} of column 0 at step 3 hold nan"):
         evaluate(distil(RandomEnv).dataset(), 1, 1, env=make)

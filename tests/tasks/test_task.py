@@ -160,7 +160,7 @@ def test_the_time_limit_may_be_an_argument() -> None:
         ("ALE/Pang-v5", r'There is no env "ALE/Pang-v5".*Did you mean "ALE/Pong-v5"\?'),
         ("PongNoFrameskip-v5", r'There is no env "PongNoFrameskip-v5"'),
         ("Pong-v4", "Pong-v4 skips a random number of frames"),
-        ("no_such_module:CartPole-v1", 'runs the code of "no_such_module"'),
+        ("no_such_module:CartPole-v1", 'names code, "no_such_module"'),
         pytest.param(
             "Hopper-v3",
             "Hopper-v3.*cannot be made",
