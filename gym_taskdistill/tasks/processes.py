@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pickle
 import signal
@@ -55,8 +56,10 @@ class ProcessVecEnv(VecEnv):
         wrapped = CloudpickleWrapper(make)
         try:
             self._workers = [_Worker.take() for _ in self._shares]
-            places = [(wrapped, int(s[0]), len(s), os.getcwd(), sys.path) for s in self._shares]
-            observation_space, action_space = self._ask("make", places)[0]
+            # First the import path: what is sent may be of modules that only this path finds.
+            self._ask("move", [(os.getcwd(), sys.path)] * len(self._workers))
+            shares = [(wrapped, int(share[0]), len(share)) for share in self._shares]
+            observation_space, action_space = self._ask("make", shares)[0]
             super().__init__(n_envs, observation_space, action_space)
         except BaseException:
             self.close()
@@ -227,10 +230,14 @@ class _Share:
     def __init__(self) -> None:
         self.env: VecEnv | None = None
 
-    def make(self, make: Any, first: int, n_envs: int, folder: str, path: list[str]) -> tuple[Any, Any]:
-        """Make the columns as in the folder, and with the import path, that the asking process has now."""
+    def move(self, folder: str, path: list[str]) -> None:
+        """Work in the folder, and with the import path, that the asking process has now."""
         os.chdir(folder)
         sys.path[:] = path
+        importlib.invalidate_caches()
+
+    def make(self, make: Any, first: int, n_envs: int) -> tuple[Any, Any]:
+        """Make the columns."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the asking process has made one, and shown them
             self.env = make.var(first, n_envs)

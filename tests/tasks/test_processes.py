@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -134,6 +135,20 @@ def test_processes_serve_one_vec_env_after_the_other() -> None:
     assert pids < {worker._process.pid for worker in third._workers}
     third.close()
     assert len(_Worker._idle) >= 3
+
+
+def test_a_process_that_served_before_finds_what_can_be_imported_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ProcessVecEnv(brittle, 2, 2).close()
+    (tmp_path / "found_since.py").write_text(
+        "import gymnasium\n\nclass Passing(gymnasium.Wrapper):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    passing = importlib.import_module("found_since").Passing
+    several = Task("Own", factory=lambda: passing(gym.make("CartPole-v1"))).make_vec_env(2, n_jobs=2)
+    assert several.env_is_wrapped(passing) == [True, True]
+    several.close()
 
 
 def test_what_cannot_be_made_is_refused_as_without_processes() -> None:
