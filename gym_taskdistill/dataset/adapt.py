@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gym_taskdistill.dataset.card import Card, described
 from gym_taskdistill.dataset.dataset import DistilledDataset
+from gym_taskdistill.dataset.training import log_std_pull
 from gym_taskdistill.errors import DatasetError
 from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
@@ -147,19 +148,6 @@ def _label(dataset: DistilledDataset, log_std: float) -> Tensor:
     """Return the label that brings learners to this log standard deviation on average."""
     if dataset.log_std is None:
         raise DatasetError(f"{dataset.card.task} has discrete actions, which have no standard deviation.")
-    pull = _log_std_pull(dataset)
+    pull = log_std_pull(dataset)
     label: Tensor = dataset.log_std + (log_std - (dataset.log_std * pull).mean()) / pull
     return label
-
-
-def _log_std_pull(dataset: DistilledDataset) -> float:
-    """Return which fraction of its label an agent's log standard deviation reaches.
-
-    A fresh learner's is 0 and the loss is quadratic, so that it is a factor; the label itself acts where the
-    encoder holds all layers and nothing is trained.
-    """
-    if dataset.encoder_layers:
-        layers = learner_distribution(dataset.card.learners).layers(dataset.obs_shape, dataset.n_outputs)
-        if dataset.encoder_layers == len(layers):
-            return 1.0
-    return dataset.rule.log_std_pull(dataset.n_outputs)

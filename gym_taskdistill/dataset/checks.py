@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gym_taskdistill.dataset import fit
 from gym_taskdistill.dataset.spaces import n_logits
+from gym_taskdistill.dataset.training import log_std_pull
 from gym_taskdistill.errors import DatasetError
 from gym_taskdistill.inner.rule import MIN_RATE
 
@@ -74,10 +75,7 @@ def check_spaces(dataset: DistilledDataset) -> None:
         return
     if action["type"] != "Box":
         raise DatasetError("log_std is only for continuous actions; leave it None.")
-    pull = dataset.rule.log_std_pull(dataset.n_outputs)
-    if dataset.encoder_layers:  # of all layers: then nothing is trained, and the label itself acts
-        pull = min(1.0, abs(pull))
-    trained = dataset.log_std * pull
+    trained = dataset.log_std * log_std_pull(dataset)
     if not bool((trained.abs() <= MAX_LOG_STD).all()):
         raise DatasetError(
             f"log_std and the inner rule {dataset.rule} give learners a log standard deviation of "

@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from gym_taskdistill.dataset.dataset import DistilledDataset
 
 
+def log_std_pull(dataset: DistilledDataset) -> float:
+    """Return which fraction of its label an agent's log standard deviation reaches.
+
+    A fresh learner's is 0 and the loss is quadratic, so that it is a factor, the rule's; the label itself
+    acts where the encoder holds all layers and nothing is trained.
+
+    Raises:
+        TaskDistillError: There is an encoder, but the card's learners are unknown or have no one
+            architecture.
+    """
+    if dataset.encoder_layers:
+        layers = learner_distribution(dataset.card.learners).layers(dataset.obs_shape, dataset.n_outputs)
+        if dataset.encoder_layers == len(layers):
+            return 1.0
+    return float(dataset.rule.log_std_pull(dataset.n_outputs))
+
+
 def check_trained(dataset: DistilledDataset, trained: Learners, rows: Tensor) -> None:
     """Refuse trained learners that could not act: their actions would mean nothing.
 

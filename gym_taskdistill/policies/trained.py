@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.encoder import encode, encoder_state, load_encoder
-from gym_taskdistill.dataset.training import check_trained
+from gym_taskdistill.dataset.training import check_trained, log_std_pull
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import (
@@ -207,7 +207,7 @@ def network_as_trained(dataset: DistilledDataset, network: nn.Module) -> Trained
     check_trained(dataset, learners, rows)
     log_std = dataset.log_std
     if log_std is not None:
-        log_std = (log_std * dataset.rule.log_std_pull(dataset.n_outputs)).unsqueeze(0)
+        log_std = (log_std * log_std_pull(dataset)).unsqueeze(0)
     return TrainedLearners(
         learners,
         encoder,
