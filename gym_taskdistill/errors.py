@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 #: Characters of a message; of a longer one, the beginning and the end are kept.
 MAX_MESSAGE = 600
@@ -32,6 +34,32 @@ class DatasetError(TaskDistillError, ValueError):
 
 class ZooError(TaskDistillError, LookupError):
     """Raised when the zoo has no entry, or no single entry, for what was asked."""
+
+
+def import_extra(module: str, extra: str, what: str) -> Any:
+    """Import a module that only an extra of the library installs.
+
+    Args:
+        module: Its name.
+        extra: The extra, as ``pip install "gym-taskdistill[extra]"`` calls it.
+        what: What needs it, in the plural, to begin the message.
+
+    Returns:
+        The module.
+
+    Raises:
+        TaskDistillError: It is not installed.
+
+    >>> import_extra("math", "plot", "Figures").__name__
+    'math'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise TaskDistillError(
+            f'{what} need {package}: run `pip install "gym-taskdistill[{extra}]"`.'
+        ) from None
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from gym_taskdistill import trust, zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.lookahead import FROM_RAM, snapshots
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, import_extra
 from gym_taskdistill.files import replacing
 from gym_taskdistill.policies.action_distributions import Bernoulli, DiagGaussian, n_outputs
 from gym_taskdistill.policies.policy import DistilledPolicy
@@ -214,12 +214,7 @@ def minari_recording(name: str, task: Task) -> Recording:
     Raises:
         TaskDistillError: Minari is not installed, has no such dataset, or its spaces are not the task's.
     """
-    try:
-        import minari
-    except ImportError:
-        raise TaskDistillError(
-            'A dataset of Minari needs minari: run `pip install "gym-taskdistill[minari]"`.'
-        ) from None
+    minari = import_extra("minari", "minari", "Recordings of Minari")
     dataset_id = name.partition(":")[2]
     try:
         dataset = minari.load_dataset(dataset_id)

@@ -8,7 +8,6 @@ import inspect
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.errors import TaskDistillError, did_you_mean, import_extra
 from gym_taskdistill.files import replacing
 from gym_taskdistill.learners.module_stack import differentiable_attention, split_head
 from gym_taskdistill.machine import single_precision
@@ -102,8 +101,7 @@ class _WithLogStd(nn.Module):
 @single_precision()
 def onnx(dataset: DistilledDataset, trained: TrainedLearners, path: Path, index: int | None = None) -> Path:
     """Write trained learners as an ONNX file; see `DistilledPolicy.to_onnx`."""
-    if find_spec("onnx") is None:
-        raise TaskDistillError('Writing ONNX needs onnx: run `pip install "gym-taskdistill[onnx]"`.')
+    import_extra("onnx", "onnx", "Files of ONNX")
     network: nn.Module = module(dataset, trained, index)
     names = ["observation", "logits"]
     if trained.log_std is not None:

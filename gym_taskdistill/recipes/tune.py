@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gym_taskdistill import files, seeds
 from gym_taskdistill.distill import distributed
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, import_extra
 from gym_taskdistill.recipes import evaluations
 from gym_taskdistill.recipes.changes import Changes
 from gym_taskdistill.recipes.facts import SPACE_FACTS
@@ -319,12 +319,7 @@ def _replaced(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise TaskDistillError(
-            'Tuning needs Optuna, which is not installed; run: pip install "gym-taskdistill[tune]".'
-        ) from None
+    optuna = import_extra("optuna", "tune", "Trials of settings")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

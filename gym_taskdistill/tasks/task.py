@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from gym_taskdistill.errors import TaskDistillError, did_you_mean
+from gym_taskdistill.errors import TaskDistillError, did_you_mean, import_extra
 from gym_taskdistill.machine import jobs
 from gym_taskdistill.safe_yaml import shortened
 from gym_taskdistill.tasks.atari.games import checked_obs_type, is_atari, registered
@@ -259,9 +259,7 @@ class Task:
                 f'EnvPool has no faithful copy of {self}; use backend="gymnasium". It has those of '
                 f"{', '.join(ENVPOOL_TASKS)}, without arguments."
             )
-        if find_spec("envpool") is None:
-            raise TaskDistillError('EnvPool is not installed; run: pip install "gym-taskdistill[fast]".')
-        import envpool
+        envpool = import_extra("envpool", "fast", "Pools of environments")
 
         def make(pool_seed: int) -> Any:
             return envpool.make_gymnasium(

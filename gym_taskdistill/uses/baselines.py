@@ -32,13 +32,13 @@ from gym_taskdistill.policies.trained import train_fresh_learners
 from gym_taskdistill.schema import Schema, Seconds
 from gym_taskdistill.tasks import Task
 from gym_taskdistill.tasks.spaces import random_actions
-from gym_taskdistill.uses.evolution import check_cma, evolve
+from gym_taskdistill.uses import evolution
 from gym_taskdistill.uses.rivals import (
     ROWS,
     RULES,
     candidates,
-    check_clustering,
     cloned,
+    clustering,
     linear,
     with_rule,
 )
@@ -130,9 +130,9 @@ def check(dataset: DistilledDataset, protocol: Protocol, names: Sequence[str]) -
             f"The recording of the expert needs at least k={dataset.k} steps, not {protocol.expert_steps}."
         )
     if any(name.startswith("k-means-real") for name in names):
-        check_clustering()
+        clustering()
     if "cma-es" in names:
-        check_cma()
+        evolution.library()
         if not budget(dataset.card, protocol):
             raise TaskDistillError(
                 f"The card of {dataset.card.task} does not tell how many env steps all its stages took; give "
@@ -309,7 +309,7 @@ class Measurement:
         """Score what CMA-ES finds."""
         used: list[int] = []
         steps = budget(self.dataset.card, self.protocol)
-        result = self.best(evolve(self.dataset, steps, self.seed, used.append), name)
+        result = self.best(evolution.evolve(self.dataset, steps, self.seed, used.append), name)
         return result.replace(env_steps=sum(used))
 
     def random(self) -> Act:

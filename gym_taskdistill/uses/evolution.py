@@ -6,14 +6,13 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, import_extra
 from gym_taskdistill.learners import Learners, learner_distribution
 from gym_taskdistill.policies.action_distributions import head
 from gym_taskdistill.policies.evaluation import STEP_CAP, acting, play
@@ -30,16 +29,13 @@ MAX_FULL = 300
 SIGMA = 0.5
 
 
-def check_cma() -> None:
-    """Refuse to begin without the library of the strategy.
+def library() -> Any:
+    """Return the library of the strategy, so that who needs it is told before work begins.
 
     Raises:
-        TaskDistillError: It is not installed.
+        TaskDistillError: cma is not installed.
     """
-    if find_spec("cma") is None:
-        raise TaskDistillError(
-            'CMA-ES needs cma: run `pip install "gym-taskdistill[baselines]"`, or leave cma-es out.'
-        )
+    return import_extra("cma", "baselines", "Evolved rows (cma-es)")
 
 
 def evolve(
@@ -64,9 +60,7 @@ def evolve(
     Raises:
         TaskDistillError: The library cma is not installed, or there is no step.
     """
-    check_cma()
-    import cma
-
+    cma = library()
     if env_steps < 1:
         raise TaskDistillError(f"CMA-ES needs at least 1 env step, not {env_steps}.")
     generator = torch.Generator().manual_seed(seed)

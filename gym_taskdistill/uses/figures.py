@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, import_extra
 from gym_taskdistill.files import replacing
 
 if TYPE_CHECKING:
@@ -58,13 +58,10 @@ def new_figure(width: float, height: float) -> Figure:
     Raises:
         TaskDistillError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TaskDistillError(
-            'Figures need matplotlib: run `pip install "gym-taskdistill[plot]"`.'
-        ) from None
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure: Figure = import_extra("matplotlib.figure", "plot", "Figures").Figure(
+        figsize=(width, height), layout="constrained", facecolor="white"
+    )
+    return figure
 
 
 def save(figure: Figure, path: PathArg | None) -> None:

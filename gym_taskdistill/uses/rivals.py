@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.experts import Recording
 from gym_taskdistill.distill.imitation import Imitation
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, import_extra
 from gym_taskdistill.inner.rules import InnerRule, InnerSGD, Ridge
 from gym_taskdistill.learners import MLP, LearnerDistribution, learner_distribution
 
@@ -35,16 +35,13 @@ RULES = ("one-step", "ten-steps", "ridge")
 MAX_NUMBERS = 2**25
 
 
-def check_clustering() -> None:
-    """Refuse to begin without the library that clusters.
+def clustering() -> Any:
+    """Return the module that clusters, so that who needs it is told before work begins.
 
     Raises:
-        TaskDistillError: It is not installed.
+        TaskDistillError: SciPy is not installed.
     """
-    if find_spec("scipy") is None:
-        raise TaskDistillError(
-            'Clusters need scipy: run `pip install "gym-taskdistill[baselines]"`, or leave k-means-real out.'
-        )
+    return import_extra("scipy.cluster.vq", "baselines", "Clusters (k-means-real)")
 
 
 def candidates(dataset: DistilledDataset, rule: str) -> list[InnerRule]:
@@ -87,9 +84,7 @@ def random_real(dataset: DistilledDataset, recording: Recording, seed: int) -> D
 
 def kmeans_real(dataset: DistilledDataset, recording: Recording, seed: int) -> DistilledDataset:
     """Return a dataset of the observations nearest to k centres of clusters, with the expert's answers."""
-    check_clustering()
-    from scipy.cluster.vq import kmeans2
-
+    kmeans2 = clustering().kmeans2
     some = _some(recording, seed)
     seen = _seen(dataset, recording.observations[some]).flatten(1).double().numpy()
     with warnings.catch_warnings():
