@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gym_taskdistill.dataset import fit
 from gym_taskdistill.dataset.spaces import n_logits
 from gym_taskdistill.dataset.training import log_std_pull
-from gym_taskdistill.errors import DatasetError
+from gym_taskdistill.errors import DatasetError, TaskDistillError
 from gym_taskdistill.inner.rule import MIN_RATE
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def check_spaces(dataset: DistilledDataset) -> None:
         return
     if action["type"] != "Box":
         raise DatasetError("log_std is only for continuous actions; leave it None.")
-    trained = dataset.log_std * log_std_pull(dataset)
+    try:
+        pull = log_std_pull(dataset)
+    except TaskDistillError:  # a dataset is of use without its learners: others can be given to train
+        pull = dataset.rule.log_std_pull(dataset.n_outputs)
+    trained = dataset.log_std * pull
     if not bool((trained.abs() <= MAX_LOG_STD).all()):
         raise DatasetError(
             f"log_std and the inner rule {dataset.rule} give learners a log standard deviation of "
