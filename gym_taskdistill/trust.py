@@ -40,6 +40,12 @@ def granted() -> frozenset[str]:
     return frozenset(_allowed)
 
 
+def only(names: Iterable[str]) -> None:
+    """Trust these names, and no others, for the rest of this process."""
+    _allowed.clear()
+    _allowed.update(names)
+
+
 @contextmanager
 def scope(names: Iterable[str] = ()) -> Iterator[None]:
     """Trust code within a block; what is allowed there is forgotten after it.
@@ -52,8 +58,7 @@ def scope(names: Iterable[str] = ()) -> Iterator[None]:
     try:
         yield
     finally:
-        _allowed.clear()
-        _allowed.update(before)
+        only(before)
 
 
 def is_allowed(name: str) -> bool:

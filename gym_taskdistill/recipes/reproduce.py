@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from joblib import Parallel, delayed
-
-from gym_taskdistill import trust, zoo
+from gym_taskdistill import surroundings, zoo
 from gym_taskdistill.dataset.card import Card, Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.lineage import Distillation
@@ -176,11 +174,8 @@ def reproduce(
     for recipe, _ in found.values():
         check(recipe)
     pairs = [(recipe, card, seed) for recipe, card in found.values() for seed in seeds]
-    work = (
-        delayed(_reproduce)(recipe, card, seed, root, progress_bar and n_jobs == 1, trust.granted())
-        for recipe, card, seed in pairs
-    )
-    yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+    shown = progress_bar and n_jobs == 1
+    yield from surroundings.each(_reproduce, ((*pair, root, shown) for pair in pairs), n_jobs)
 
 
 def _reproduce(
@@ -189,7 +184,6 @@ def _reproduce(
     seed: int,
     root: Path,
     progress_bar: bool,
-    trusted: frozenset[str],
 ) -> Reproduction:
     use_threads(1)
 
@@ -198,8 +192,7 @@ def _reproduce(
         return build(other, seed, folder, build=made, progress_bar=progress_bar, device="cpu").result
 
     try:
-        with trust.scope(trusted):
-            file = made(recipe)
+        file = made(recipe)
     except TaskDistillError as error:
         return Reproduction(recipe.entry, seed, card, None, str(error))
     return Reproduction(recipe.entry, seed, card, file)

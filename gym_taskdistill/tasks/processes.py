@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import os
 import pickle
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
@@ -27,6 +24,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.machine import use_threads
+from gym_taskdistill.surroundings import Surroundings
 
 #: Makes a vec-env of some columns, from the number of the first and how many there are.
 MakeColumns = Callable[[int, int], VecEnv]
@@ -56,8 +54,8 @@ class ProcessVecEnv(VecEnv):
         wrapped = CloudpickleWrapper(make)
         try:
             self._workers = [_Worker.take() for _ in self._shares]
-            # First the import path: what is sent may be of modules that only this path finds.
-            self._ask("move", [(os.getcwd(), sys.path)] * len(self._workers))
+            # By itself and first: what is sent next may be of modules that only this import path finds.
+            self._ask("enter", [(Surroundings.here(),)] * len(self._workers))
             shares = [(wrapped, int(share[0]), len(share)) for share in self._shares]
             observation_space, action_space = self._ask("make", shares)[0]
             super().__init__(n_envs, observation_space, action_space)
@@ -230,11 +228,9 @@ class _Share:
     def __init__(self) -> None:
         self.env: VecEnv | None = None
 
-    def move(self, folder: str, path: list[str]) -> None:
-        """Work in the folder, and with the import path, that the asking process has now."""
-        os.chdir(folder)
-        sys.path[:] = path
-        importlib.invalidate_caches()
+    def enter(self, surroundings: Surroundings) -> None:
+        """Find the folder, the import path and the like that the asking process has now."""
+        surroundings.enter()
 
     def make(self, make: Any, first: int, n_envs: int) -> tuple[Any, Any]:
         """Make the columns."""

@@ -18,10 +18,9 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from joblib import Parallel, delayed
 from pydantic import Field
 
-from gym_taskdistill import files, seeds, trust
+from gym_taskdistill import files, seeds, surroundings
 from gym_taskdistill.dataset.card import Card, Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.experts import Expert, Recording, act, load_expert, record, recording_env
@@ -175,8 +174,7 @@ def run(
         if left:
             _record_expert(dataset, protocol, folder)
             dataset.save(folder / "dataset")
-        work = (delayed(_measure)(protocol, folder, name, trust.granted()) for name in left)
-        yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+        yield from surroundings.each(_measure, ((protocol, folder, name) for name in left), n_jobs)
         write_tables(folder, [_read(folder, name) for name in BASELINES if _file(folder, name).is_file()])
 
 
@@ -222,13 +220,12 @@ def _record_expert(dataset: DistilledDataset, protocol: Protocol, folder: Path) 
         record(expert, env, protocol.expert_steps, view=view, seed=seed).save(path)
 
 
-def _measure(protocol: Protocol, folder: Path, name: str, trusted: frozenset[str]) -> Result:
+def _measure(protocol: Protocol, folder: Path, name: str) -> Result:
     """Measure a baseline and keep its result."""
     use_threads(1)
     start = time.monotonic()
-    with trust.scope(trusted):  # in a process of its own nothing is trusted yet
-        dataset = DistilledDataset.load(folder / "dataset")
-        result = Measurement(dataset, protocol, Recording.load(folder / "recording.npz")).result(name)
+    dataset = DistilledDataset.load(folder / "dataset")
+    result = Measurement(dataset, protocol, Recording.load(folder / "recording.npz")).result(name)
     result = result.replace(seconds=round(time.monotonic() - start, 1))
     files.write_text(_file(folder, name), json.dumps(result.to_dict(), indent=2) + "\n")
     return result

@@ -50,8 +50,7 @@ def test_an_entry_that_the_zoo_lacks_is_made_by_its_recipe(quick: None, tmp_path
     assert one.file == tmp_path / "out" / ENTRY / "seed=3" / "dataset.safetensors"
 
 
-# Passes by itself; after certain other tests in one process it does not, for a reason not yet found.
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_adds_what_selection_chose_and_makes_it_again(
     quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
