@@ -203,12 +203,12 @@ def refine(
     """
     loop = model.loop
     for update in range(n_updates):
-        loop.set_rates(1.0)
+        loop.optimizer.set_rates(1.0)
         for group in loop.optimizer.param_groups:
             group["lr"] *= 1 - 0.95 * update / n_updates
         loop.draw()
         score = returns(model, arm, arm.start(model.n_learners * n_episodes, generator)).mean()
-        loop.step(-score)
+        loop.optimizer.descend(-score)
         if progress is not None:
             progress(update + 1, score.item())
 

@@ -300,7 +300,7 @@ class Imitation:
         first, last = progress_remaining
         losses, mean = list[Tensor](), math.nan
         for update in range(n_updates):
-            loop.set_rates(first + (last - first) * update / n_updates)
+            loop.optimizer.set_rates(first + (last - first) * update / n_updates)
             indices = self._indices(lately, shape, round(hard_fraction * shape[1]))
             if update % draw_every == 0:
                 loop.draw()
@@ -308,7 +308,7 @@ class Imitation:
             each = self._losses(seen, targets[indices]) / variance
             lately[indices] = each.detach().float()
             loss = each.mean()
-            loop.step(loss)
+            loop.optimizer.descend(loss)
             self.n_updates += 1
             losses = [*losses[-99:], loss.detach()]
             if (update + 1) % 100 == 0 or update + 1 == n_updates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from gym_taskdistill.dataset.card import Card, is_image, space_to_dict
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.dataset.view import ObservationView
 from gym_taskdistill.distill import distributed
-from gym_taskdistill.distill.start import NORMAL, LearningRates, Start, checked_rates
+from gym_taskdistill.distill.optimiser import Optimiser
+from gym_taskdistill.distill.start import NORMAL, Start
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import LearnerDistribution, Learners, Network
@@ -50,10 +50,10 @@ class OuterLoop(nn.Module):
     A loss is all in which PPMO, imitation and other refinements differ. Each update sets the rates, may draw
     learners, trains them on the rows, computes its loss of how they act, and takes a step:
 
-        loop.set_rates(progress_remaining)
+        loop.optimizer.set_rates(progress_remaining)
         loop.draw()
         actions = loop.trained(create_graph=True).act(loop.features(loop.see(obs)), loop.trunk)
-        loop.step(loss(actions))
+        loop.optimizer.descend(loss(actions))
 
     Args:
         learners: The learner distribution Λ.
@@ -76,7 +76,6 @@ class OuterLoop(nn.Module):
         mixed_precision: Whether features are computed in bfloat16.
         trunk: Layers [0, trunk) of the encoder, whose features are computed once for all that read them.
         acting: Source of the actions that `act` samples; training draws nothing from it.
-        schedules: Learning rates by the name of the group, functions of the progress that remains.
 
     Raises:
         TaskDistillError: The action space is not supported, or the settings do not fit each other.
@@ -126,6 +125,7 @@ class OuterLoop(nn.Module):
         if start.obs_scale is not None:
             self.log_obs_scale = self._parameter(math.log(start.obs_scale), self.obs_shape)
         self.encoder_network = Network(self._draw_encoder())
+        self._acted: tuple[Learners, list[int], TrainedLearners] | None = None
         self.draw()
         self.inner.check(self.fresh)
         self.log_std: nn.Parameter | None = None
@@ -242,6 +242,13 @@ class OuterLoop(nn.Module):
             head=self.head,
         )
 
+    def _ready(self) -> TrainedLearners:
+        """Return the trained learners that act; they are trained anew only after something has changed."""
+        versions = [parameter._version for parameter in self.parameters()]
+        if self._acted is None or self._acted[0] is not self.fresh or self._acted[1] != versions:
+            self._acted = self.fresh, versions, self.trained(create_graph=False)
+        return self._acted[2]
+
     def see(self, obs: Tensor) -> Tensor:
         """Show observations ``(..., *obs_shape)`` by the view; of images in bfloat16 where features are."""
         if not self.is_image:
@@ -289,70 +296,20 @@ class OuterLoop(nn.Module):
                 obs = obs.unflatten(0, (self.n_learners, rows // self.n_learners))
             else:
                 obs = obs.unsqueeze(0).expand(self.n_learners, *obs.shape)
-            distribution = self.trained(create_graph=False).act(self.features(self.see(obs)), self.trunk)
+            distribution = self._ready().act(self.features(self.see(obs)), self.trunk)
             actions = distribution.mode() if deterministic else distribution.sample(self.acting)
         return actions.flatten(0, 1)[:rows]
 
     # -- how it is learned ----------------------------------------------------------------------
 
-    def optimise_by(
-        self,
-        learning_rate: float | Schedule,
-        learning_rates: LearningRates | None = None,
-        max_grad_norm: float = 0.5,
-        **others: tuple[Iterable[nn.Parameter], float | Schedule],
-    ) -> None:
-        """Make the optimiser: one Adam with a group for each learning rate.
+    def optimise_by(self, learning_rate: float | Schedule, *rates: Any, **others: Any) -> None:
+        """Make the `Optimiser` of what is learned, which takes the other arguments."""
+        self.optimizer = Optimiser(self.groups, learning_rate, *rates, **others)
 
-        Args:
-            learning_rate: Of the rows and labels, and of whatever has none of its own; may be a schedule.
-            learning_rates: Those of `OWN_RATES` that differ.
-            max_grad_norm: Bound on the gradient norm of all that the loop learns, and of each other group.
-            **others: Groups that learn beside it, such as a critic: parameters and learning rate by name.
-        """
-        rates = {"dataset": learning_rate, **checked_rates(learning_rates)}
-        groups = {**self.groups, **{name: list(params) for name, (params, _) in others.items()}}
-        rates |= {name: rate for name, (_, rate) in others.items()}
-        self.schedules: dict[str, Schedule] = {
-            name: FloatSchedule(learning_rate if rate is None else rate) for name, rate in rates.items()
-        }
-        own = [p for params in self.groups.values() for p in params]
-        self._clipped = [own, *(groups[name] for name in others)]
-        self._others = frozenset(others)
-        self.max_grad_norm = max_grad_norm
-        self.optimizer = torch.optim.Adam(
-            [{"params": params, "name": name} for name, params in groups.items() if params],
-            lr=1.0,  # set from the schedules before every use
-            eps=1e-5,
-            fused=True,
-        )
+        def forget(*_: Any) -> None:  # fused Adam leaves tensors' versions as they are
+            self._acted = None
 
-    def set_rates(self, progress_remaining: float, frozen: bool = False) -> None:
-        """Set the learning rates by their schedules.
-
-        Args:
-            progress_remaining: From 1 at the start to 0 at the end.
-            frozen: Let only the other groups learn.
-        """
-        for group in self.optimizer.param_groups:
-            stands_still = frozen and group["name"] not in self._others
-            group["lr"] = 0.0 if stands_still else self.schedules[group["name"]](progress_remaining)
-
-    def step(self, loss: Tensor) -> Tensor:
-        """Take a step down a loss: backward, the mean over all ranks, clips and Adam.
-
-        Args:
-            loss: A scalar with its graph.
-
-        Returns:
-            The norm of the gradient of all that the loop learns, before its clip.
-        """
-        self.optimizer.zero_grad()
-        loss.backward()
-        distributed.average_gradients([p for params in self._clipped for p in params])
-        norms = [torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm) for params in self._clipped]
-        self.optimizer.step()
-        return norms[0]
+        self.optimizer.register_step_post_hook(forget)
 
     def reseed(self, seed: int, segment: int) -> tuple[int, int]:
         """Begin a segment of a run: seed all that is random here by the run's seed and the segment's number.

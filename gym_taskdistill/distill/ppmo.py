@@ -312,8 +312,8 @@ class PPMO(SavedAlgorithm):
     def train(self) -> None:
         """Update dataset, encoder and critic from the rollout (Algorithm 1, lines 6 to 15)."""
         progress = self._current_progress_remaining
-        self.loop.set_rates(progress, frozen=self.num_timesteps <= self.critic_warmup)
-        self.logger.record("train/learning_rate", self.loop.schedules["dataset"](progress))
+        self.loop.optimizer.set_rates(progress, frozen=self.num_timesteps <= self.critic_warmup)
+        self.logger.record("train/learning_rate", self.loop.optimizer.schedules["dataset"](progress))
         clip_range = self.clip_schedule(progress)
         history: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.n_epochs):
@@ -350,7 +350,7 @@ class PPMO(SavedAlgorithm):
             kl = parts["approx_kl"]
             if self.target_kl is not None and distributed.average(kl) > 1.5 * self.target_kl:
                 return False
-            history["dataset_grad_norm"].append(self.loop.step(loss))
+            history["dataset_grad_norm"].append(self.loop.optimizer.descend(loss))
         return True
 
 

@@ -247,7 +247,7 @@ class SegmentedAlgorithm(Acting, OnPolicyAlgorithm):
 
     def _check_schedules(self) -> None:
         """Call every schedule once, so that one that fails does so before the first env step."""
-        self.loop.set_rates(1.0)
+        self.loop.optimizer.set_rates(1.0)
 
     @property
     def wall_clock_s(self) -> float:

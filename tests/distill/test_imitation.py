@@ -98,7 +98,9 @@ def test_what_is_missed_is_a_part_of_the_actions_variance(size: float) -> None:
     imitation = pendulum_imitation(learners, k=16, start={"y_std": size}, normalize=True)
     imitation.update(recording, 500, 64)
     loop = imitation.loop
-    loop.schedules = {name: FloatSchedule(0.0) for name in loop.schedules}  # one dataset for both measures
+    loop.optimizer.schedules = {
+        name: FloatSchedule(0.0) for name in loop.optimizer.schedules
+    }  # one dataset for both measures
     missed = imitation.update(recording, 100, 64)
     obs = loop.see(torch.as_tensor(recording.observations)).expand(4, -1, -1)
     residuals = []
@@ -198,7 +200,7 @@ def test_learning_rates_follow_their_schedules(zoo_policy: DistilledPolicy) -> N
     recording = record(as_expert(zoo_policy), env, 200)
     imitation = cart_pole_imitation()
     told: list[float] = []
-    schedule = imitation.loop.schedules["dataset"] = lambda remaining: (
+    schedule = imitation.loop.optimizer.schedules["dataset"] = lambda remaining: (
         told.append(remaining),
         0.1 * remaining,
     )[1]  # type: ignore[assignment]

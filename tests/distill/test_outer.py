@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def loop(learners: LearnerDistribution, inner: InnerRule, **settings: Any) -> Ou
     generator = torch.Generator().manual_seed(0)
     made = OuterLoop(learners, OBS, ACT, generator, n_learners=3, k=5, inner=inner, **settings)
     made.optimise_by(1e-2, {"inner_lr": 1e-2})
-    made.set_rates(1.0)
+    made.optimizer.set_rates(1.0)
     return made
 
 
@@ -71,7 +73,7 @@ def test_rows_labels_and_rate_learn_and_agents_get_them(
         actions = learned.trained(create_graph=True).act(learned.features(obs.expand(3, 40, 3)))
         loss = (actions.mode() - target).square().mean() + (actions.log_std + 1).square().mean()
         losses.append(loss.item())
-        learned.step(loss)
+        learned.optimizer.descend(loss)
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
     for old, new in zip(before, (learned.x, learned.y, learned.log_inner_lr), strict=True):
         assert not torch.equal(old, new)
@@ -136,3 +138,33 @@ def test_settings_that_do_not_fit_a_ridge_are_refused() -> None:
         loop(MLP(), Ridge(0.1), learn_lr_hidden=True)
     with pytest.raises(TaskDistillError, match="does not end in an nn.Linear"):
         loop(ModuleFamily(lambda s, n: nn.Sequential(nn.Linear(3, n), nn.Tanh())), Ridge())
+
+
+def test_learners_that_act_follow_every_change() -> None:
+    made = loop(MLP(width=16), InnerSGD(lr=0.05))
+    obs = torch.randn(6, *made.obs_shape)
+
+    def actions() -> Tensor:
+        made.acting.manual_seed(0)
+        return made.act(obs)
+
+    def as_trained_now() -> Tensor:
+        made.acting.manual_seed(0)
+        acting = made.trained(create_graph=False).act(made.see(obs).unflatten(0, (3, 2)))
+        return acting.sample(made.acting).flatten(0, 1)
+
+    state = copy.deepcopy(made.state())
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        made.draw,
+        lambda: made.optimizer.descend(made.y.square().sum() + made.x.sum()),
+        lambda: made.load_state(state),
+    ]
+    for change in changes:
+        before = made._acted
+        change()
+        torch.testing.assert_close(actions(), as_trained_now(), rtol=0, atol=0)
+        assert made._acted is not before
+    acted = made._acted
+    actions()
+    assert made._acted is acted

@@ -143,7 +143,7 @@ def test_settings_may_be_changed_left_out_and_given_again(tmp_path: Path) -> Non
     loaded = PPMO.load(tmp_path / "model", gae_lambda=0.7, custom_objects={"n_epochs": 2, "lr_schedule": 0})
     assert (loaded.gamma, loaded.ent_coef, loaded.vf_coef) == (0.9, 0.01, 0.25)
     assert (loaded.gae_lambda, loaded.n_epochs) == (0.7, 2)
-    assert loaded.loop.schedules["dataset"](0.75) == pytest.approx(0.0055)
+    assert loaded.loop.optimizer.schedules["dataset"](0.75) == pytest.approx(0.0055)
     with pytest.raises(TaskDistillError, match='no setting "gama". Did you mean "gamma"'):
         PPMO.load(tmp_path / "model", gama=1)
     with pytest.raises(TaskDistillError, match='"env" cannot be included'):
