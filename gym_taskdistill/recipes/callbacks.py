@@ -65,7 +65,6 @@ class BestDatasetCallback(MetaEpochCallback):
         n_agents: Fresh learners in a test.
         n_episodes: Episodes for each.
         seed: Seed of the tests.
-        test_start: Test before the first step too, so that a start that is not bettered is kept.
         report: Called with the means of all tests so far after each test; may raise to stop the run.
     """
 
@@ -77,11 +76,10 @@ class BestDatasetCallback(MetaEpochCallback):
         n_agents: int,
         n_episodes: int,
         seed: int,
-        test_start: bool = False,
         report: Callable[[list[float]], None] | None = None,
     ) -> None:
         super().__init__(every)
-        self.test_start, self.report = test_start, report
+        self.report = report
         self.task, self.folder = task, folder
         self.n_agents, self.n_episodes, self.seed = n_agents, n_episodes, seed
         self.history: list[evaluations.Row] = []
@@ -106,7 +104,7 @@ class BestDatasetCallback(MetaEpochCallback):
         # Tests after the checkpoint from which this run resumes will be made again.
         now = self.model.num_timesteps
         self.history = [row for row in evaluations.read(self._table) if row[0] <= now]
-        if self.test_start and not self.history:
+        if not self.history:  # the start too, so that one that is not bettered is kept, and told
             self.act()
 
     def _on_training_end(self) -> None:
@@ -131,7 +129,7 @@ class BestDatasetCallback(MetaEpochCallback):
             self.report([row[1] for row in self.history])
 
     def say_if_nothing_was_learned(self) -> None:
-        """Warn if no test was better than the first."""
+        """Warn if no test was better than the first, that of the start."""
         if len(self.history) > 1 and self.best_mean <= self.history[0][1]:
             tqdm.write(
                 f"Nothing was learned: the best of {len(self.history)} tests, {_rounded(self.best_mean)}, is "

@@ -96,7 +96,6 @@ class Distil(OuterStage):
             plan.n_agents,
             plan.n_episodes,
             work.selection_seed,
-            test_start=work.before is not None,
             report=work.report,
         )
 
