@@ -75,6 +75,19 @@ NAMED_LEARNERS: dict[str, LearnerDistribution] = {
         ),
         weights=(1, 1, 1, 1, 1, 2, 1),
     ),
+    # Ridge regression: networks of many kinds, half of them narrow, since few features are the hardest.
+    "broad": Mixture(
+        tuple(
+            MLP(width=width, depth=(1, 4), per_batch=True, **kind)
+            for width in ((32, 128), (32, 512))
+            for kind in (
+                {"activation": "tanh"},
+                {"activation": "relu", "init": "kaiming_uniform"},
+                {"activation": "gelu", "init": "xavier_uniform"},
+                {"activation": "silu", "init": "kaiming_normal"},
+            )
+        )
+    ),
 }
 
 _FAMILIES: dict[str, type[LearnerDistribution]] = {
