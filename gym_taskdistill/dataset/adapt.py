@@ -36,7 +36,7 @@ COLUMNS: dict[tuple[str, str], list[int | None]] = {
 }
 
 #: What a column that the dataset does not have starts with.
-_NEW = {"x": 0.0, "obs_mean": 0.0, "obs_var": 1.0, "obs_scale": 0.1}
+_NEW = {"x": 0.0, "obs_mean": 0.0, "obs_var": 1.0, "obs_scale": 0.1, "obs_shift": 0.0}
 
 
 def check_adapt(learners: LearnerDistribution, source: Task, target: Task, width: int | None = None) -> None:

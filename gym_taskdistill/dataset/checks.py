@@ -35,6 +35,7 @@ def check_shapes(dataset: DistilledDataset) -> None:
         ("obs_mean", dataset.obs_shape),
         ("obs_var", dataset.obs_shape),
         ("obs_scale", dataset.obs_shape),
+        ("obs_shift", dataset.obs_shape),
     ):
         tensor = getattr(dataset, name)
         if tensor is not None and tuple(tensor.shape) != shape:

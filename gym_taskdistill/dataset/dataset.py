@@ -26,7 +26,7 @@ from gym_taskdistill.inner.rules import INNER_RULES, InnerRule, inner_rule
 from gym_taskdistill.tasks.task import Task
 
 _ENCODER = "encoder."
-_TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale")
+_TENSORS = ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale", "obs_shift")
 _BOUNDS = {"obs_mean": MAX_OBS, "obs_var": MAX_OBS**2}
 
 
@@ -51,6 +51,7 @@ class DistilledDataset:
         clip_obs: Bound on the magnitude of normalised observations, above 0; None means unbounded.
         obs_scale: Factor on observations, after their statistics and the clip, shape ``obs_shape``, above 0;
             None for 1. Learners see observations as large as it makes them.
+        obs_shift: What is added to observations last, shape ``obs_shape``; None for 0.
         encoder: State dict of the shared layers ``[0, encoder_layers)``.
         encoder_layers: Number of those layers (the paper's l); 0 is full distillation.
 
@@ -68,6 +69,7 @@ class DistilledDataset:
     obs_var: Tensor | None = None
     clip_obs: float | None = None
     obs_scale: Tensor | None = None
+    obs_shift: Tensor | None = None
     encoder: dict[str, Tensor] = field(default_factory=dict)
     encoder_layers: int = 0
 
@@ -169,6 +171,8 @@ class DistilledDataset:
             parts.append(f"obs_mean={tuple(self.obs_mean.shape)}")
         if self.obs_scale is not None:
             parts.append(f"obs_scale={tuple(self.obs_scale.shape)}")
+        if self.obs_shift is not None:
+            parts.append(f"obs_shift={tuple(self.obs_shift.shape)}")
         if self.encoder_layers:
             parts.append(f"encoder_layers={self.encoder_layers}")
         return f"{type(self).__name__}({', '.join(parts)})"
@@ -193,7 +197,12 @@ class DistilledDataset:
     def view(self) -> ObservationView:
         """What learners see of raw observations, as a module on the dataset's device; do not change it."""
         return ObservationView(
-            self.obs_mean, self.obs_var, clip=self.clip_obs, scale=self.obs_scale, images=self.has_images
+            self.obs_mean,
+            self.obs_var,
+            clip=self.clip_obs,
+            scale=self.obs_scale,
+            shift=self.obs_shift,
+            images=self.has_images,
         )
 
     def normalize(self, obs: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The file of a distilled dataset: one ``.safetensors`` that needs nothing beside it.
 
 File format, version 2. The tensors are ``x``, ``y``, and where used ``log_std``, ``obs_mean``,
-``obs_var``, ``obs_scale`` and ``encoder.<name>``, all float32. The metadata has the single key
+``obs_var``, ``obs_scale``, ``obs_shift`` and ``encoder.<name>``, all float32. The metadata has the single key
 ``gym-taskdistill`` (safetensors does not keep the order of several keys, and equal content should give equal
 bytes), which holds one canonical JSON document: the format version, the inner rule, the clip of observations,
 the number of encoder layers, the tensors' shapes, the card, and a SHA-256 over all of it and over the

@@ -12,7 +12,7 @@ _CHUNK = 2**17
 
 
 class ObservationView(nn.Module):
-    """Images in [0, 1], then frozen statistics, clip and scale: ``clip((obs - mean) / std) · scale``.
+    """Images in [0, 1], then ``clip((obs - mean) / std) · scale + shift``, all of it frozen.
 
     Args:
         mean: Mean of observations, shape ``obs_shape`` (of images in units of 255); ``None`` for no
@@ -20,6 +20,8 @@ class ObservationView(nn.Module):
         var: Their variance, likewise, at least 0; given exactly when ``mean`` is.
         clip: Bound on the magnitude after the statistics, above 0; ``None`` for none.
         scale: Factor after the clip, ``obs_shape``, above 0; ``None`` for 1.
+        shift: What is added last, ``obs_shape``; ``None`` for 0. Beside a small scale it is what biases are:
+            where learners have none, it makes them other than odd functions, and nearly linear ones.
         images: Whether observations are images of bytes.
 
     >>> view = ObservationView(torch.tensor([1.0]), torch.tensor([4.0]), clip=2.0)
@@ -33,6 +35,7 @@ class ObservationView(nn.Module):
     mean: Tensor | None
     var: Tensor | None
     scale: Tensor | None
+    shift: Tensor | None
 
     def __init__(
         self,
@@ -41,12 +44,14 @@ class ObservationView(nn.Module):
         *,
         clip: float | None = None,
         scale: Tensor | None = None,
+        shift: Tensor | None = None,
         images: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("var", var)
         self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
         self.clip = float("inf") if clip is None else float(clip)
         self.epsilon = EPSILON
         self.unit = 255.0 if images else 1.0
@@ -67,16 +72,16 @@ class ObservationView(nn.Module):
     @property
     def is_identity(self) -> bool:
         """Whether observations pass as they are."""
-        return self.mean is None and self.scale is None and self.unit == 1
+        return self.mean is None and self.scale is None and self.shift is None and self.unit == 1
 
-    def bound(self) -> Tensor:
-        """The largest magnitude that learners see, ``obs_shape`` or 0-d; infinite where there is no clip."""
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest that learners see, ``obs_shape`` or 0-d; infinite without a clip."""
         bound = torch.tensor(self.clip, dtype=torch.float32)
-        return bound if self.scale is None else bound * self.scale
+        return self._placed(-bound), self._placed(bound)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Show raw observations ``(..., *obs_shape)`` as learners see them; of the same shape."""
-        mean, var, scale = self.mean, self.var, self.scale  # TorchScript narrows the types of locals alone
+        mean, var = self.mean, self.var  # TorchScript narrows the types of locals alone
         if mean is not None and var is not None:
             std = torch.sqrt(var + self.epsilon)
             if self.unit == 1.0:
@@ -85,8 +90,14 @@ class ObservationView(nn.Module):
                 obs = self._pixels(obs, -mean / std, 1 / (self.unit * std))
         elif self.unit != 1.0:
             obs = obs / self.unit
+        return self._placed(obs)
+
+    def _placed(self, obs: Tensor) -> Tensor:
+        scale, shift = self.scale, self.shift
         if scale is not None:
             obs = obs * scale
+        if shift is not None:
+            obs = obs + shift
         return obs
 
     def in_chunks(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -108,14 +119,15 @@ class ObservationView(nn.Module):
         for source, target in zip(flat.split(n), out.split(n), strict=True):
             target.copy_(self._pixels(source, shift, factor))
         out = out.view(images.shape)
-        return out if self.scale is None else out * self.scale
+        return self._placed(out)
 
     def _pixels(self, images: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
         return torch.addcmul(shift, images.to(shift.dtype), factor).clamp_(-self.clip, self.clip)
 
     def invert(self, seen: Tensor) -> Tensor:
         """Return the raw observations ``(..., *obs_shape)`` that are seen as these, where none is clipped."""
-        obs = seen if self.scale is None else seen / self.scale
+        obs = seen if self.shift is None else seen - self.shift
+        obs = obs if self.scale is None else obs / self.scale
         if self.mean is not None and self.var is not None:
             obs = obs * torch.sqrt(self.var + self.epsilon) + self.mean
         return obs * self.unit if self.unit != 1.0 else obs

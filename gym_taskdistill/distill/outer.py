@@ -72,7 +72,7 @@ class OuterLoop(nn.Module):
     Attributes:
         fresh: The M learners that were drawn last, untrained.
         drawn_from: The generator's state from which they were drawn.
-        view: What learners see of the observations that `see` is given, but for the learned scale.
+        view: What learners see of the observations that `see` is given, but for the learned scale and shift.
         mixed_precision: Whether features are computed in bfloat16.
         trunk: Layers [0, trunk) of the encoder, whose features are computed once for all that read them.
         acting: Source of the actions that `act` samples; training draws nothing from it.
@@ -124,6 +124,9 @@ class OuterLoop(nn.Module):
         self.log_obs_scale: nn.Parameter | None = None
         if start.obs_scale is not None:
             self.log_obs_scale = self._parameter(math.log(start.obs_scale), self.obs_shape)
+        self.obs_shift: nn.Parameter | None = None
+        if start.obs_shift is not None:
+            self.obs_shift = self._parameter(start.obs_shift, self.obs_shape)
         self.encoder_network = Network(self._draw_encoder())
         self._acted: tuple[Learners, list[int], TrainedLearners] | None = None
         self.draw()
@@ -171,9 +174,14 @@ class OuterLoop(nn.Module):
 
     @property
     def rows(self) -> Tensor:
-        """The synthetic rows as learners see them, scaled as observations are."""
-        scale = self.obs_scale
-        return self.x if scale is None else self.x * scale
+        """The synthetic rows as learners see them, scaled and shifted as observations are."""
+        return self._placed(self.x)
+
+    def _placed(self, seen: Tensor) -> Tensor:
+        scale, shift = self.obs_scale, self.obs_shift
+        if scale is not None:
+            seen = seen * scale
+        return seen if shift is None else seen + shift
 
     @property
     def log_std_label(self) -> Tensor | None:
@@ -199,6 +207,7 @@ class OuterLoop(nn.Module):
             "inner_lr": [self.log_inner_lr, *([] if self.log_lr_hidden is None else [self.log_lr_hidden])],
             "log_std": [] if self.log_std is None else [self.log_std],
             "obs_scale": [] if self.log_obs_scale is None else [self.log_obs_scale],
+            "obs_shift": [] if self.obs_shift is None else [self.obs_shift],
             "encoder": list(self.encoder_network.parameters()),
         }
 
@@ -259,10 +268,8 @@ class OuterLoop(nn.Module):
         return self.view.in_chunks(obs, dtype)
 
     def features(self, seen: Tensor) -> Tensor:
-        """Scale what is seen, ``(M, b, *obs_shape)``, and run the encoder's trunk over it."""
-        scale = self.obs_scale
-        if scale is not None:
-            seen = seen * scale
+        """Scale and shift what is seen, ``(M, b, *obs_shape)``, and run the encoder's trunk over it."""
+        seen = self._placed(seen)
         if not self.trunk:
             return seen
         trunk = self.encoder.part(slice(0, self.trunk))
@@ -343,6 +350,7 @@ class OuterLoop(nn.Module):
             obs_var=view.var,
             clip_obs=view.clip if view.mean is not None and math.isfinite(view.clip) else None,
             obs_scale=self.obs_scale,
+            obs_shift=self.obs_shift,
             encoder=encoder_state(self.encoder),
             encoder_layers=self.encoder_layers,
         )

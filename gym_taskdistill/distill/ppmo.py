@@ -68,8 +68,8 @@ class PPMO(SavedAlgorithm):
             else spoil it before the critic knows what it is worth.
         learning_rates: Learning rates of other learned things, where they are not ``learning_rate``:
             ``inner_lr`` (of the logarithms of the inner rule's learned rates), ``log_std`` (of the log
-            standard deviation that trained learners have), ``obs_scale`` (of the logarithm of that factor)
-            and ``encoder``; numbers or schedules.
+            standard deviation that trained learners have), ``obs_scale`` (of the logarithm of that factor),
+            ``obs_shift`` and ``encoder``; numbers or schedules.
         n_steps: T, steps per env and meta-epoch.
         batch_size: Transitions per minibatch over all learners, M·b; must divide the rollout. ``None`` for
             the largest number up to 1024 that does.

@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from gym_taskdistill.errors import TaskDistillError, did_you_mean
 
 #: Learned things that may have a learning rate of their own, beside the rows and labels.
-OWN_RATES = ("inner_lr", "log_std", "obs_scale", "encoder")
+OWN_RATES = ("inner_lr", "log_std", "obs_scale", "obs_shift", "encoder")
 
 #: A learning rate by the name of what learns: a number or a schedule; ``None`` follows ``learning_rate``.
 LearningRates = Mapping[str, "float | Schedule | None"]
@@ -31,6 +31,9 @@ class Start:
         obs_scale: The factor on each dimension of what learners see, observations and rows alike (the critic
             sees observations as they are), above 0; ``None`` for none, as in the paper. Where it is small,
             activations are nearly linear and networks of one family agree on what they learned.
+        obs_shift: What is added to each dimension then; ``None`` for nothing, as in the paper. Networks that
+            have no biases are odd functions of what they see; with a shift they are not, and where
+            ``obs_scale`` is small beside it, ReLUs too are nearly linear.
 
     Raises:
         TaskDistillError: A value is no number or out of its range.
@@ -40,6 +43,7 @@ class Start:
     y_std: float = 1.0
     log_std: float = 0.0
     obs_scale: float | None = None
+    obs_shift: float | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -47,7 +51,7 @@ class Start:
             if isinstance(value, np.generic):
                 value = value.item()
                 object.__setattr__(self, f.name, value)
-            if value is None and f.name == "obs_scale":
+            if value is None and f.default is None:
                 continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value):

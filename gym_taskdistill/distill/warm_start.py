@@ -57,13 +57,15 @@ def load(loop: OuterLoop, dataset: DistilledDataset) -> None:
             value = other[name]
             if param is not None and value is not None:
                 param.copy_(value)
+        if loop.obs_shift is not None:
+            loop.x.sub_(loop.obs_shift)
         if loop.log_obs_scale is not None:
             loop.x.div_(loop.log_obs_scale)
             loop.log_obs_scale.log_()
         if loop.log_std is not None:
             loop.log_std.mul_(loop.log_std_pull(replace(loop.inner, **{rule.rate: getattr(rule, rule.rate)})))
     if loop.is_image and dataset.obs_mean is not None:
-        loop.view = dataset.replace(obs_scale=None).view
+        loop.view = dataset.replace(obs_scale=None, obs_shift=None).view
 
 
 def _own(loop: OuterLoop) -> dict[str, Tensor | None]:
@@ -72,6 +74,7 @@ def _own(loop: OuterLoop) -> dict[str, Tensor | None]:
         "y": loop.y,
         "log_std": loop.log_std,
         "obs_scale": loop.log_obs_scale,
+        "obs_shift": loop.obs_shift,
     }
     parameters = loop.encoder_network.parameters()
     names = encoder_state(loop.encoder)
@@ -82,7 +85,16 @@ def _theirs(loop: OuterLoop, dataset: DistilledDataset) -> dict[str, Tensor | No
     scale = dataset.obs_scale
     if loop.log_obs_scale is not None and scale is None:
         scale = torch.ones_like(loop.log_obs_scale)
-    other = {"x": dataset.x, "y": dataset.y, "log_std": dataset.log_std, "obs_scale": scale}
+    shift = dataset.obs_shift
+    if loop.obs_shift is not None and shift is None:
+        shift = torch.zeros_like(loop.obs_shift)
+    other = {
+        "x": dataset.x,
+        "y": dataset.y,
+        "log_std": dataset.log_std,
+        "obs_scale": scale,
+        "obs_shift": shift,
+    }
     kept = {
         f"encoder.{name}": param.unsqueeze(0)
         for name, param in dataset.encoder.items()

@@ -78,13 +78,13 @@ NAMED_LEARNERS: dict[str, LearnerDistribution] = {
     # Ridge regression: networks of many kinds, half of them narrow, since few features are the hardest.
     "broad": Mixture(
         tuple(
-            MLP(width=width, depth=(1, 4), per_batch=True, **kind)
+            MLP(width=width, depth=(1, 4), activation=activation, init=init, per_batch=True)
             for width in ((32, 128), (32, 512))
-            for kind in (
-                {"activation": "tanh"},
-                {"activation": "relu", "init": "kaiming_uniform"},
-                {"activation": "gelu", "init": "xavier_uniform"},
-                {"activation": "silu", "init": "kaiming_normal"},
+            for activation, init in (
+                ("tanh", "orthogonal"),
+                ("relu", "kaiming_uniform"),
+                ("gelu", "xavier_uniform"),
+                ("silu", "kaiming_normal"),
             )
         )
     ),

@@ -113,6 +113,8 @@ def candidate(dataset: DistilledDataset, vector: np.ndarray) -> DistilledDataset
     x, y = numbers[:n].view(k, *dataset.obs_shape), numbers[n:].view(k, dataset.n_outputs)
     if dataset.obs_scale is not None:
         x = x * dataset.obs_scale
+    if dataset.obs_shift is not None:
+        x = x + dataset.obs_shift
     rule = dataset.rule
     # A factor that no learner needs would only overflow.
     rate = getattr(rule, rule.rate) * math.exp(float(np.clip(vector[-1], -10, 10)))

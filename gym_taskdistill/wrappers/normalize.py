@@ -17,8 +17,9 @@ class FrozenNormalizeObservation(
     """Normalise observations by the statistics that are frozen in a dataset.
 
     The view that learners of the dataset have: ``(obs - mean) / sqrt(var + 1e-8)``, clipped to
-    ``±clip_obs`` and times ``obs_scale``, in float32. Unlike gymnasium's `NormalizeObservation` it learns
-    nothing. `DistilledPolicy` takes raw observations and needs no wrapper; this one is for any other agent.
+    ``±clip_obs``, times ``obs_scale`` and plus ``obs_shift``, in float32. Unlike gymnasium's
+    `NormalizeObservation` it learns nothing. `DistilledPolicy` takes raw observations and needs no wrapper;
+    this one is for any other agent.
 
     Args:
         env: The raw env of the dataset's task.
@@ -39,8 +40,8 @@ class FrozenNormalizeObservation(
         gym.ObservationWrapper.__init__(self, env)
         dataset.check_env(env)
         self.dataset = dataset.to("cpu")
-        bound = self.dataset.view.bound().expand(dataset.obs_shape).numpy()
-        self.observation_space = gym.spaces.Box(-bound, bound, dataset.obs_shape, np.float32)
+        low, high = (bound.expand(dataset.obs_shape).numpy() for bound in self.dataset.view.bounds())
+        self.observation_space = gym.spaces.Box(low, high, dataset.obs_shape, np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """Normalise one observation."""

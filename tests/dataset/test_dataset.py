@@ -89,6 +89,7 @@ def continuous(**changes: Any) -> DistilledDataset:
         "obs_var": torch.tensor([0.25, 1.0, 4.0]),
         "clip_obs": 10.0,
         "obs_scale": torch.tensor([0.5, 1.0, 2.0]),
+        "obs_shift": torch.tensor([0.1, 0.0, -3.0]),
         "encoder": {"0.weight": torch.randn(3, 3, generator=generator), "0.bias": torch.zeros(3)},
         "encoder_layers": 1,
         "card": card,
@@ -116,7 +117,7 @@ def test_properties_and_repr() -> None:
     assert repr(data) == (
         "DistilledDataset(Pendulum-v1 g=9.5, x=(5, 3), y=(5, 1), rule=sgd(lr=5.31, lr_hidden=0.25, "
         "steps=2, momentum=0.5, lr_decay=0.9, step_size=polyak), log_std=(1,), obs_mean=(3,), "
-        "obs_scale=(3,), encoder_layers=1)"
+        "obs_scale=(3,), obs_shift=(3,), encoder_layers=1)"
     )
 
 
@@ -167,8 +168,9 @@ def test_normalize() -> None:
     data = continuous()
     obs = torch.tensor([[1.0, 2.0, 3.0], [1.5, 1.0, 7.0], [100.0, -100.0, 3.0]])
     expected = torch.tensor([[0.0, 0.0, 0.0], [1.0, -1.0, 2.0], [10.0, -10.0, 0.0]])
-    torch.testing.assert_close(data.normalize(obs), expected * torch.tensor([0.5, 1.0, 2.0]))
-    data = data.replace(obs_scale=None)
+    placed = expected * torch.tensor([0.5, 1.0, 2.0]) + torch.tensor([0.1, 0.0, -3.0])
+    torch.testing.assert_close(data.normalize(obs), placed)
+    data = data.replace(obs_scale=None, obs_shift=None)
     torch.testing.assert_close(data.normalize(obs), expected)
     torch.testing.assert_close(data.normalize(obs[1]), expected[1])
     unbounded = data.replace(clip_obs=None).normalize(obs)
@@ -211,6 +213,7 @@ BAD_DISCRETE: list[tuple[dict[str, Any], str]] = [
     ({"obs_mean": torch.zeros(4), "obs_var": -torch.ones(4)}, "negative"),
     ({"obs_mean": torch.zeros(4), "obs_var": torch.ones(1)}, "obs_var has shape"),
     ({"obs_scale": torch.ones(3)}, "obs_scale has shape"),
+    ({"obs_shift": torch.ones(3)}, "obs_shift has shape"),
     ({"obs_scale": torch.zeros(4)}, "not above 0"),
     ({"clip_obs": 10.0}, "statistics"),
     ({"encoder_layers": 1}, "encoder"),
@@ -435,7 +438,7 @@ def test_round_trip_is_exact(make: Callable[[], DistilledDataset], tmp_path: Pat
     loaded = DistilledDataset.load(path)
     assert loaded == data and loaded.card == data.card and loaded.digest == data.digest
     assert loaded.rule == data.rule and loaded.encoder.keys() == data.encoder.keys()
-    for name in ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale"):
+    for name in ("x", "y", "log_std", "obs_mean", "obs_var", "obs_scale", "obs_shift"):
         before, after = getattr(data, name), getattr(loaded, name)
         assert before is after is None or torch.equal(before, after)
     assert read_card(path) == data.card

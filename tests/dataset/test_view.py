@@ -22,6 +22,7 @@ STATISTICS = {
     "clip_obs": 1.5,
 }
 SCALE = {"obs_scale": torch.tensor([0.5, 1.3, 2.1])}
+SHIFT = {"obs_shift": torch.tensor([1.0, -2.0, 0.3])}
 
 
 def pendulum(**fields: Any) -> DistilledDataset:
@@ -36,7 +37,7 @@ def pendulum(**fields: Any) -> DistilledDataset:
     return DistilledDataset(torch.eye(3), torch.ones(3, 1), InnerSGD(), card, log_std=log_std, **fields)
 
 
-@pytest.mark.parametrize("fields", [{}, STATISTICS, SCALE, {**STATISTICS, **SCALE}], ids=len)
+@pytest.mark.parametrize("fields", [{}, STATISTICS, SCALE, SHIFT, {**STATISTICS, **SCALE, **SHIFT}], ids=len)
 def test_dataset_module_and_wrapper_agree_bit_for_bit(fields: dict[str, Any]) -> None:
     dataset = pendulum(**fields)
     module = DistilledPolicy(dataset, seed=0).to_torch()
@@ -54,7 +55,7 @@ def test_dataset_module_and_wrapper_agree_bit_for_bit(fields: dict[str, Any]) ->
     assert torch.equal(module[0](raw) if fields else raw, expected)
     if "obs_mean" in fields:
         whole = (raw - fields["obs_mean"]) / torch.sqrt(fields["obs_var"] + 1e-8)
-        formula = whole.clamp(-1.5, 1.5) * fields.get("obs_scale", 1)
+        formula = whole.clamp(-1.5, 1.5) * fields.get("obs_scale", 1) + fields.get("obs_shift", 0)
         torch.testing.assert_close(expected, formula)
         assert (whole.abs() > 1.5).any()
 
@@ -65,7 +66,7 @@ def test_an_exported_view_is_a_copy() -> None:
     assert dataset.view.mean is not None and dataset.view.mean.dtype == torch.float32
 
 
-@pytest.mark.parametrize("fields", [{}, STATISTICS, SCALE, {**STATISTICS, **SCALE}], ids=len)
+@pytest.mark.parametrize("fields", [{}, STATISTICS, SCALE, SHIFT, {**STATISTICS, **SCALE, **SHIFT}], ids=len)
 def test_the_inverse_gives_back_what_is_not_clipped(fields: dict[str, Any]) -> None:
     view = pendulum(**{**fields, **({"clip_obs": 1e3} if "clip_obs" in fields else {})}).view
     raw = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 3

@@ -255,7 +255,12 @@ def play(imitation: Imitation, folder: Path, first: int = 0, stop: tuple[int, in
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [(i, stage) for i in (1, 2) for stage in (0, 1, 2)], ids=str)
 def test_a_killed_run_goes_on_bit_for_bit(stop: tuple[int, int], tmp_path: Path) -> None:
-    settings = {"normalize": True, "encoder_layers": 1, "start": {"obs_scale": 0.5}, "seed": 3}
+    settings = {
+        "normalize": True,
+        "encoder_layers": 1,
+        "start": {"obs_scale": 0.5, "obs_shift": 0.3},
+        "seed": 3,
+    }
     (tmp_path / "whole").mkdir()
     whole = pendulum_imitation(**settings)
     play(whole, tmp_path / "whole")

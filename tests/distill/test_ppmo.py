@@ -734,14 +734,17 @@ def test_the_snapshot_holds_the_normalisers_statistics() -> None:
     np.testing.assert_allclose(dataset.obs_mean.numpy(), mean, rtol=1e-6)  # frozen
 
 
-def test_the_scale_of_observations_is_learned_and_frozen() -> None:
-    model = small(VecNormalize(vec_env("Pendulum-v1")), gamma=0.99, start={"obs_scale": 0.5})
-    start = model.dataset().obs_scale
-    assert start is not None and torch.allclose(start, torch.full((3,), 0.5))
+def test_the_place_of_observations_is_learned_and_frozen() -> None:
+    model = small(
+        VecNormalize(vec_env("Pendulum-v1")), gamma=0.99, start={"obs_scale": 0.5, "obs_shift": 0.7}
+    )
+    start = model.dataset()
     model.learn(3 * ROLLOUT)
     dataset = model.dataset()
-    assert dataset.obs_scale is not None
-    assert not torch.allclose(dataset.obs_scale, start, rtol=1e-3)
+    for name, value in (("obs_scale", 0.5), ("obs_shift", 0.7)):
+        first, learned = getattr(start, name), getattr(dataset, name)
+        torch.testing.assert_close(first, torch.full((3,), value))
+        assert not torch.allclose(learned, first, rtol=1e-3)
     # Learners that the dataset trains see in its own env what the current ones see in training.
     raw = torch.randn(model.n_learners, 5, 3, generator=torch.Generator().manual_seed(0))
     loop, env = model.loop, model.get_vec_normalize_env()
@@ -752,18 +755,20 @@ def test_the_scale_of_observations_is_learned_and_frozen() -> None:
     torch.testing.assert_close(own.mode(), trained.act(seen, loop.trunk).mode(), atol=1e-5, rtol=1e-5)
 
 
-def test_a_warm_start_takes_over_the_scale_of_observations() -> None:
+def test_a_warm_start_takes_over_the_place_of_observations() -> None:
     env = VecNormalize(vec_env("Pendulum-v1"))
-    scaled = small(env, gamma=0.99, start={"obs_scale": 0.5}).dataset()
-    other = small(env, gamma=0.99, start={"obs_scale": 0.1})
-    other.load_dataset(scaled)
-    assert scaled.obs_scale is not None and other.dataset().obs_scale is not None
-    torch.testing.assert_close(other.dataset().obs_scale, scaled.obs_scale)
-    torch.testing.assert_close(other.dataset().x, scaled.x)
-    other.load_dataset(scaled.replace(obs_scale=None))  # learners saw observations as they are
+    placed = small(env, gamma=0.99, start={"obs_scale": 0.5, "obs_shift": -1.0}).dataset()
+    other = small(env, gamma=0.99, start={"obs_scale": 0.1, "obs_shift": 2.0})
+    other.load_dataset(placed)
+    for name in ("obs_scale", "obs_shift", "x"):
+        torch.testing.assert_close(getattr(other.dataset(), name), getattr(placed, name))
+    other.load_dataset(placed.replace(obs_scale=None, obs_shift=None))  # learners saw them as they are
     torch.testing.assert_close(other.dataset().obs_scale, torch.ones(3))
+    torch.testing.assert_close(other.dataset().obs_shift, torch.zeros(3))
     with pytest.raises(TaskDistillError, match="obs_scale"):
-        small(env, gamma=0.99).load_dataset(scaled)
+        small(env, gamma=0.99).load_dataset(placed)
+    with pytest.raises(TaskDistillError, match="obs_shift"):
+        small(env, gamma=0.99, start={"obs_scale": 1}).load_dataset(placed)
 
 
 @pytest.mark.parametrize(

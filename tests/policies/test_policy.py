@@ -34,6 +34,7 @@ def pendulum_dataset() -> DistilledDataset:
         obs_var=torch.tensor([0.5, 0.5, 4.0]),
         clip_obs=2.0,
         obs_scale=torch.tensor([1.0, 0.5, 2.0]),
+        obs_shift=torch.tensor([0.0, 0.5, -0.5]),
         card=card,
     )
 

@@ -40,14 +40,17 @@ def test_it_shows_what_the_learners_saw(trained: tuple[VecNormalize, DistilledDa
     assert clipped  # the bound is seen to work
 
 
-def test_it_scales_after_the_clip(trained: tuple[VecNormalize, DistilledDataset]) -> None:
+def test_it_scales_and_shifts_after_the_clip(trained: tuple[VecNormalize, DistilledDataset]) -> None:
     vec_env, dataset = trained
     scale = torch.tensor([0.5, 1.0, 2.0])
-    env = FrozenNormalizeObservation(gym.make("Pendulum-v1"), dataset.replace(obs_scale=scale))
+    shift = torch.tensor([-1.0, 0.0, 2.0])
+    dataset = dataset.replace(obs_scale=scale, obs_shift=shift)
+    env = FrozenNormalizeObservation(gym.make("Pendulum-v1"), dataset)
     raw = gym.make("Pendulum-v1").reset(seed=3)[0]
-    expected = vec_env.normalize_obs(raw) * scale.numpy()
+    expected = vec_env.normalize_obs(raw) * scale.numpy() + shift.numpy()
     np.testing.assert_allclose(env.reset(seed=3)[0], expected, atol=1e-5)
-    np.testing.assert_allclose(env.observation_space.high, [0.75, 1.5, 3.0])
+    np.testing.assert_allclose(env.observation_space.high, [-0.25, 1.5, 5.0])
+    np.testing.assert_allclose(env.observation_space.low, [-1.75, -1.5, -1.0])
 
 
 def test_it_learns_nothing(trained: tuple[VecNormalize, DistilledDataset]) -> None:

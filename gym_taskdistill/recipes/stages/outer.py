@@ -27,7 +27,7 @@ from gym_taskdistill.schema import Schema
 from gym_taskdistill.tasks import Task
 
 #: Learned things with a learning rate of their own.
-RateName = Literal["inner_lr", "log_std", "obs_scale", "encoder"]
+RateName = Literal["inner_lr", "log_std", "obs_scale", "obs_shift", "encoder"]
 
 #: Settings that are learning rates or other numbers that may follow a schedule.
 RATES = ("learning_rate", "critic_learning_rate", "clip_range")
@@ -42,6 +42,7 @@ class StartSettings(Schema):
     y_std: Positive = 1.0
     log_std: Annotated[float, Field(ge=-20, le=2)] = 0.0
     obs_scale: Positive | None = None
+    obs_shift: Annotated[float, Field(ge=-100, le=100)] | None = None
 
 
 class OuterStage(Stage):
