@@ -33,6 +33,7 @@ from result_cells import (
     protocol,
     read_entries,
     rollouts,
+    scores_of,
     table,
 )
 from result_texts import (
@@ -45,6 +46,7 @@ from result_texts import (
     LEGACY_TEXT,
     MINIMUM_TEXT,
     MUJOCO_TEXT,
+    NETWORKS_TEXT,
     OTHERS_TEXT,
     REPRODUCE_TEXT,
     TABLE_1_TEXT,
@@ -53,6 +55,7 @@ from result_texts import (
 from gym_taskdistill.dataset.card import Card, digits
 from gym_taskdistill.dataset.spaces import k_min
 from gym_taskdistill.files import write_text
+from gym_taskdistill.learners import ANY_NETWORK
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS, CONTROLS = DOCS / "results.md", DOCS / "controls"
@@ -116,6 +119,9 @@ def build(root: Path | None = None, controls: Path | None = None, references: Pa
         parts += [MINIMUM_TEXT, _minimum_table(cartpole), COST_TEXT, _cost_table(cartpole)]
     if mujoco:
         parts += [MUJOCO_TEXT, _mujoco_table(mujoco, references)]
+    networks = _networks_rows([*cartpole, *mujoco])
+    if networks:
+        parts += [NETWORKS_TEXT, table(("dataset", "inner rule", *ANY_NETWORK), networks, 2)]
     if atari:
         parts += [ATARI_TEXT, _atari_table(atari, references)]
     costs = _cost_of_agents_rows([*cartpole, *mujoco, *atari], references)
@@ -220,6 +226,20 @@ def _mujoco_table(entries: Sequence[Entry], references: Path) -> str:
         *OWN_COLUMNS,
     )
     return table(head, rows, 2)
+
+
+def _networks_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
+    """Set the scores of `ANY_NETWORK` side by side, of datasets that were tested with all of them."""
+    rows = []
+    for entry in entries:
+        scores = scores_of(entry.card)
+        tested = [scores.get((name, False)) for name in ANY_NETWORK]
+        if None not in tested:
+            name, rule = link(entry) + entry.mark, entry.dataset.rule.kind
+            steps = f"{entry.inner_steps} × SGD" if rule == "sgd" else rule
+            cells = (f"{number(s.mean, digits(s.mean))} ({minimum(s)})" for s in tested if s is not None)
+            rows.append((name, steps, *cells))
+    return rows
 
 
 def _reference(folder: Path, task: str, algorithm: str) -> str:

@@ -94,6 +94,14 @@ million steps. Both are tested stochastically over 100 episodes; the settings of
 [references](references). `research/run_reference.py` measures SB3's; ours are of an earlier release, and the
 variant `expert` of today's recipes is their successor."""
 
+NETWORKS_TEXT = """\
+## Any network: what trains on what
+
+Rows are datasets, columns twelve architectures of the networks that are trained on them: mean return over
+agents, and the worst agent's in brackets. Networks like the first six may have been drawn while a universal
+dataset was distilled; networks like the last six never were. All other datasets were distilled over Λ,
+`alpha_c`, alone. [Learners](learners.md) says what each name stands for."""
+
 ATARI_TEXT = """\
 ## Atari: Table 2 side by side
 

@@ -20,8 +20,8 @@ class ObservationView(nn.Module):
         var: Their variance, likewise, at least 0; given exactly when ``mean`` is.
         clip: Bound on the magnitude after the statistics, above 0; ``None`` for none.
         scale: Factor after the clip, ``obs_shape``, above 0; ``None`` for 1.
-        shift: What is added last, ``obs_shape``; ``None`` for 0. Beside a small scale it is what biases are:
-            where learners have none, it makes them other than odd functions, and nearly linear ones.
+        shift: What is added last, ``obs_shape``; ``None`` for 0. Fresh networks whose biases are 0 are odd
+            functions, or have a kink at 0; away from 0, and beside a small scale, they are nearly linear.
         images: Whether observations are images of bytes.
 
     >>> view = ObservationView(torch.tensor([1.0]), torch.tensor([4.0]), clip=2.0)

@@ -31,9 +31,9 @@ class Start:
         obs_scale: The factor on each dimension of what learners see, observations and rows alike (the critic
             sees observations as they are), above 0; ``None`` for none, as in the paper. Where it is small,
             activations are nearly linear and networks of one family agree on what they learned.
-        obs_shift: What is added to each dimension then; ``None`` for nothing, as in the paper. Networks that
-            have no biases are odd functions of what they see; with a shift they are not, and where
-            ``obs_scale`` is small beside it, ReLUs too are nearly linear.
+        obs_shift: What is added to each dimension then; ``None`` for nothing, as in the paper. Fresh tanh
+            networks, whose biases are 0, are odd functions, and ReLUs have a kink at 0, at any scale. With a
+            shift they are neither, and where ``obs_scale`` is small beside it, all are nearly linear.
 
     Raises:
         TaskDistillError: A value is no number or out of its range.
