@@ -103,7 +103,7 @@ def test_a_stage_rolls_an_encoder_back(tmp_path: Path) -> None:
 def test_train_takes_any_env(tmp_path: Path) -> None:
     argv = ["Acrobot-v1", "--total-timesteps", "256", "--no-progress-bar", "--out", str(tmp_path)]
     train.main([*argv, "--set", *TINY, "final_agents=1", "final_episodes=1", "n_agents=1"])
-    assert DistilledDataset.load(tmp_path / "Acrobot-v1,ten-steps_1").card.env_id == "Acrobot-v1"
+    assert DistilledDataset.load(tmp_path / "Acrobot-v1,ridge_1").card.env_id == "Acrobot-v1"
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def test_names_find_tasks_variants_and_entries() -> None:
 
 def test_an_unknown_task_gets_the_default_recipe() -> None:
     acrobot = load("Acrobot-v1")
-    assert (acrobot.env_id, acrobot.variant) == ("Acrobot-v1", "ten-steps")
-    assert load("Acrobot-v1/ten-steps") == acrobot
+    assert (acrobot.env_id, acrobot.variant) == ("Acrobot-v1", "ridge")
+    assert load("Acrobot-v1/ridge") == acrobot
 
 
 def test_an_unknown_task_gets_settings_by_its_spaces() -> None:
@@ -97,7 +97,7 @@ def test_the_default_one_step_variant_imitates_the_other() -> None:
     stage = recipe.stages[0]
     assert isinstance(stage, Imitate)
     assert (stage.learners, stage.inner, stage.start.log_std) == ("alpha_c", {}, -2)
-    assert recipe.needs == {"ten-steps": load("Pendulum-v1")}
+    assert recipe.needs == {"ridge": load("Pendulum-v1")}
     assert check(recipe).k == check(load("Pendulum-v1")).k
 
 

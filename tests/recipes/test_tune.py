@@ -149,7 +149,7 @@ def test_settings_that_a_task_lacks_are_not_tried() -> None:
 def test_the_variant_that_is_imitated_is_tuned(tmp_path: Path) -> None:
     recipe = load("Pendulum-v1/one-step", None, {"evaluation.n_agents": 1})
     tuned = tune._replaced(recipe, {"gamma": 0.9, "start.log_std": -1.5})
-    stage = stage_of(tuned.needs["ten-steps"])
+    stage = stage_of(tuned.needs["ridge"])
     assert (stage.gamma, stage.start.log_std, stage.start.y_std) == (0.9, -1.5, 0.5)
     assert tuned.stages == recipe.stages
     Tuning(recipe, 3, 0, tmp_path).check()
