@@ -156,16 +156,8 @@ def evaluate(
         TaskDistillError: The task or the learners cannot be built.
         ValueError: There is no agent or no episode.
     """
-    if n_agents < 1 or n_episodes < 1:
-        raise TaskDistillError(
-            f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
-        )
-    if n_agents * n_episodes > MAX_EPISODES:
-        raise TaskDistillError(
-            f"An evaluation of {n_agents} agents x {n_episodes} episodes is more than the {MAX_EPISODES:,} "
-            "episodes that are played at most."
-        )
-    n_agents, n_episodes, seed = int(n_agents), int(n_episodes), seeds.checked(seed)
+    n_agents, n_episodes = _checked_size(n_agents, n_episodes)
+    seed = seeds.checked(seed)
     if trust:
         allow(*dataset.card.code)
     task = dataset.task if env is None else as_task(env)
@@ -183,11 +175,8 @@ def evaluate(
         max_columns=MAX_COLUMNS[task.is_vectorised and not dataset.has_images],
         max_agents=max(1, MAX_BYTES // (4 * parameters + 1)),
     )
-    returns = np.zeros((n_agents, n_episodes))
-    lengths, cut_off = (
-        np.zeros((n_agents, n_episodes), dtype=np.int64),
-        np.zeros((n_agents, n_episodes), bool),
-    )
+    shape = n_agents, n_episodes
+    returns, lengths, cut_off = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, bool)
     vec_env: VecEnv | None = None
     try:
         for first in range(0, n_agents, agents_at_once):
@@ -212,6 +201,20 @@ def evaluate(
             stacklevel=2,
         )
     return Evaluation(returns, lengths, task, _name(distribution), deterministic, seed)
+
+
+def _checked_size(n_agents: int, n_episodes: int) -> tuple[int, int]:
+    """Return the numbers of agents and of episodes as plain integers, if they can be played."""
+    if n_agents < 1 or n_episodes < 1:
+        raise TaskDistillError(
+            f"An evaluation needs at least 1 agent and 1 episode, not {n_agents} x {n_episodes}."
+        )
+    if n_agents * n_episodes > MAX_EPISODES:
+        raise TaskDistillError(
+            f"An evaluation of {n_agents} agents x {n_episodes} episodes is more than the {MAX_EPISODES:,} "
+            "episodes that are played at most."
+        )
+    return int(n_agents), int(n_episodes)
 
 
 def acting(
