@@ -13,6 +13,7 @@ from gym_taskdistill.errors import did_you_mean
 COMMANDS = {
     "train": "distil an environment into a dataset",
     "recipes": "list the tasks that have a recipe, and what it makes",
+    "summary": "tell what the runs of several seeds come to",
     "reproduce": "make entries of the zoo again from nothing",
     "evaluate": "train fresh agents on a dataset and test them",
     "enjoy": "watch or record a fresh agent",
