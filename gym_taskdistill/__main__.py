@@ -18,6 +18,8 @@ COMMANDS = {
     "evaluate": "train fresh agents on a dataset and test them",
     "enjoy": "watch or record a fresh agent",
     "zoo": "list, show and add distilled datasets",
+    "push": "share a dataset on the Hugging Face Hub",
+    "pull": "put a dataset of the Hub into your own zoo",
     "baselines": "set simpler things beside a dataset",
     "plot": "draw learning curves, performance profiles and the rows of a dataset",
 }

@@ -16,6 +16,7 @@ from torch import nn
 from gym_taskdistill import seeds, zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError, TaskDistillError
+from gym_taskdistill.hub import Address
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies import export
 from gym_taskdistill.policies.acting import Acting
@@ -127,6 +128,29 @@ class DistilledPolicy(Acting):
             DatasetError: The file cannot be read as a dataset.
         """
         return cls(DistilledDataset.load(path), learners, seed, trust=trust)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        *,
+        learners: LearnersArg | None = None,
+        seed: int | None = None,
+        trust: bool = False,
+    ) -> DistilledPolicy:
+        """Train a fresh learner on a dataset of the Hugging Face Hub; no code comes along with it.
+
+        Args:
+            repo: Where it lies, ``"user/name"``, or ``"user/name@revision"`` for a branch, a tag or a commit.
+            learners: As in the constructor.
+            seed: As in the constructor.
+            trust: As in the constructor.
+
+        Raises:
+            TaskDistillError: huggingface_hub is not installed, or the dataset cannot be fetched.
+            DatasetError: It is damaged, or no dataset.
+        """
+        return cls.from_file(str(Address.parse(repo)), learners=learners, seed=seed, trust=trust)
 
     @property
     def observation_space(self) -> spaces.Space[Any]:
