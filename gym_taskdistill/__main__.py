@@ -21,6 +21,7 @@ COMMANDS = {
     "push": "share a dataset on the Hugging Face Hub",
     "pull": "put a dataset of the Hub into your own zoo",
     "baselines": "set simpler things beside a dataset",
+    "cost": "tell what an agent costs on a dataset, and by PPO",
     "plot": "draw learning curves, performance profiles and the rows of a dataset",
 }
 
