@@ -17,6 +17,7 @@ COMMANDS = {
     "reproduce": "make entries of the zoo again from nothing",
     "evaluate": "train fresh agents on a dataset and test them",
     "enjoy": "watch or record a fresh agent",
+    "export": "hand agents, or their episodes, to other libraries",
     "zoo": "list, show and add distilled datasets",
     "push": "share a dataset on the Hugging Face Hub",
     "pull": "put a dataset of the Hub into your own zoo",

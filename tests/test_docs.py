@@ -161,11 +161,12 @@ def parse_script(path: Path, argv: Sequence[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the Hub, with the dataset that the pages name."""
+    """A stand-in for the Hub, with the dataset that the pages name, and a place for Minari's."""
     from local_hub import stand_in
 
     from gym_taskdistill.uses.sharing import push
 
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in(tmp_path / "hub"))
     push(zoo.load("CartPoleND-v0", n=2), "user/cartpole", gif=False)
 
