@@ -13,11 +13,16 @@ from gym_taskdistill.errors import did_you_mean
 COMMANDS = {
     "train": "distil an environment into a dataset",
     "recipes": "list the tasks that have a recipe, and what it makes",
+    "summary": "tell what the runs of several seeds come to",
     "reproduce": "make entries of the zoo again from nothing",
     "evaluate": "train fresh agents on a dataset and test them",
     "enjoy": "watch or record a fresh agent",
+    "export": "hand agents, or their episodes, to other libraries",
     "zoo": "list, show and add distilled datasets",
+    "push": "share a dataset on the Hugging Face Hub",
+    "pull": "put a dataset of the Hub into your own zoo",
     "baselines": "set simpler things beside a dataset",
+    "cost": "tell what an agent costs on a dataset, and by PPO",
     "plot": "draw learning curves, performance profiles and the rows of a dataset",
 }
 

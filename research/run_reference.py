@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from gym_taskdistill import DistilledPolicy, zoo
+from gym_taskdistill import zoo
 from gym_taskdistill.cli.common import key_values
 from gym_taskdistill.dataset.card import versions
 from gym_taskdistill.distill.experts import act, one_action
@@ -33,6 +32,7 @@ from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import load
 from gym_taskdistill.seeds import TEST
 from gym_taskdistill.tasks.task import Task
+from gym_taskdistill.uses.costs import time_training
 
 REFERENCES = Path(__file__).resolve().parents[1] / "docs" / "references"
 SB3_SETTINGS = REFERENCES / "sb3_ppo.yaml"
@@ -40,9 +40,6 @@ N_EPISODES = 100
 
 #: Envs that play one action side by side.
 N_COLUMNS = 20
-
-#: Agents that are trained to time one.
-N_TIMED = 21
 
 
 def train_sb3(task: Task, seed: int, total_timesteps: int | None) -> dict[str, Any]:
@@ -93,17 +90,6 @@ def play_one_action(task: Task, action: int, seed: int) -> dict[str, Any]:
     return {"action": action, "mean": float(kept.mean()), "std": float(kept.std())}
 
 
-def time_k_shot(task: Task) -> dict[str, Any]:
-    """Time the drawing and training of one fresh agent on the dataset that the zoo recommends."""
-    dataset = zoo.load(task.env_id, **task.env_kwargs)
-    seconds = []
-    for seed in range(N_TIMED):
-        start = time.perf_counter()
-        DistilledPolicy(dataset, seed=seed)
-        seconds.append(time.perf_counter() - start)
-    return {"k": dataset.k, "inner_steps": dataset.rule.steps, "seconds": statistics.median(seconds)}
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure one reference and write its result."""
     parser = argparse.ArgumentParser(
@@ -123,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.algorithm == "one-action":
         measured = play_one_action(task, args.action, args.seed)
     else:
-        measured = time_k_shot(task)
+        measured = time_training(zoo.load(task.env_id, **task.env_kwargs))
     result: dict[str, Any] = {"task": str(task), "algorithm": args.algorithm}
     if args.algorithm != "k-shot":
         result |= {"seed": args.seed, "n_episodes": N_EPISODES, "deterministic": False}

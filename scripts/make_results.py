@@ -7,7 +7,6 @@ the same bytes.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +31,6 @@ from result_cells import (
     own_scores,
     protocol,
     read_entries,
-    rollouts,
     scores_of,
     table,
 )
@@ -56,6 +54,8 @@ from gym_taskdistill.dataset.card import Card, digits
 from gym_taskdistill.dataset.spaces import k_min
 from gym_taskdistill.files import write_text
 from gym_taskdistill.learners import ANY_NETWORK
+from gym_taskdistill.uses.costs import COLUMNS as COST_COLUMNS
+from gym_taskdistill.uses.costs import costs, ppo_seconds, rollouts
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS, CONTROLS = DOCS / "results.md", DOCS / "controls"
@@ -76,17 +76,6 @@ OWN_COLUMNS = (
     "agents × episodes",
     "env steps",
     "wall-clock",
-)
-
-#: Heads of what an agent costs.
-COST_COLUMNS = (
-    "task",
-    "training",
-    "time per iteration",
-    "iterations",
-    "datapoints",
-    "in all",
-    "pays off from",
 )
 
 
@@ -124,9 +113,9 @@ def build(root: Path | None = None, controls: Path | None = None, references: Pa
         parts += [NETWORKS_TEXT, table(("dataset", "inner rule", *ANY_NETWORK), networks, 2)]
     if atari:
         parts += [ATARI_TEXT, _atari_table(atari, references)]
-    costs = _cost_of_agents_rows([*cartpole, *mujoco, *atari], references)
-    if costs:
-        parts += [COST_OF_AGENTS_TEXT, table(COST_COLUMNS, costs, 2)]
+    agents = _cost_of_agents_rows([*cartpole, *mujoco, *atari], references)
+    if agents:
+        parts += [COST_OF_AGENTS_TEXT, table(COST_COLUMNS, agents, 2)]
     if others:
         parts += [OTHERS_TEXT, _others_table(others)]
     cards = sorted((CONTROLS if controls is None else controls).glob("*.json"))
@@ -257,25 +246,13 @@ def _cost_of_agents_rows(entries: Sequence[Entry], folder: Path) -> list[tuple[s
     """Set PPO, distillation and the training of one agent side by side, of tasks where all were timed."""
     rows: list[tuple[str, ...]] = []
     for entry in entries:
-        card, size = entry.card, rollouts(entry.card)
-        if size is None or not card.default:
+        card = entry.card
+        if rollouts(card) is None or not card.default:
             continue
-        rl, shot = (
-            [json.loads(p.read_text()) for p in sorted(folder.glob(f"{card.task},{pattern}.json"))]
-            for pattern in ("ppmo,seed=*", "k-shot")
-        )
-        if not rl or not shot:
-            continue
-        rollout, iterations = size
-        by_ppo = sum(result["wall_clock_s"] for result in rl) / len(rl)
-        seconds, k = shot[0]["seconds"], shot[0]["k"]
-        agents = math.ceil(entry.seconds / (by_ppo - seconds))
-        for name, total in (("PPO on the env", by_ppo), ("distilling", entry.seconds)):
-            times = (f"{1000 * total / iterations:.0f} ms", f"{iterations:,}", f"{iterations * rollout:,}")
-            rows.append((card.task, name, *times, f"{total / 60:.1f} min", NONE))
-        once = f"{1000 * seconds:.1f} ms"
-        steps = shot[0]["inner_steps"]
-        rows.append((card.task, f"{k}-shot on the rows", once, str(steps), str(k), once, f"{agents} agents"))
+        ppo = ppo_seconds(card, folder)
+        shot = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{card.task},k-shot.json"))]
+        if ppo is not None and shot:
+            rows += costs(card, shot[0], ppo[0]).rows()
     return rows
 
 

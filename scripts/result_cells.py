@@ -16,6 +16,7 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import NAMED_LEARNERS, TABLE_1, learner_distribution
 from gym_taskdistill.paths import data_root
+from gym_taskdistill.uses.costs import distilling_seconds
 
 CARTPOLE = "CartPoleND-v0"
 
@@ -78,11 +79,6 @@ class Entry(NamedTuple):
         return float(getattr(rule, rule.rate))
 
     @property
-    def seconds(self) -> float:
-        """What its making took by the clock."""
-        return sum(stage.seconds for stage in self.card.lineage) or self.card.wall_clock_s
-
-    @property
     def size(self) -> str:
         """Rows and inner steps in words."""
         steps = self.inner_steps
@@ -98,22 +94,6 @@ class Entry(NamedTuple):
     def label(self) -> str:
         """The variant with what tells it apart."""
         return f"ours, `{self.card.variant}`{self.mark}: {self.size}"
-
-
-def rollouts(card: Card) -> tuple[int, int] | None:
-    """Return the transitions in a rollout and the number of rollouts of a dataset that PPMO alone made."""
-    stages = card.lineage
-    if len(stages) == 1 and stages[0].kind == "ppmo":
-        settings = stages[0].settings
-        rollout, total = settings["n_envs"] * settings["n_steps"], settings["total_timesteps"]
-    elif not stages and card.recipe and not card.recipe.get("warm_start"):
-        rollout, total = (
-            card.recipe["n_envs"] * card.recipe["ppmo"]["n_steps"],
-            card.recipe["total_timesteps"],
-        )
-    else:
-        return None
-    return rollout, -(-total // rollout)
 
 
 def scores_of(card: Card) -> dict[tuple[str, bool], Score]:
@@ -201,8 +181,7 @@ def cost(card: Card) -> tuple[str, str]:
     """Write env steps and time by the clock, over all stages where they are on record."""
     stages = card.lineage
     steps = sum(stage.env_steps for stage in stages) or card.num_timesteps
-    seconds = sum(stage.seconds for stage in stages) or card.wall_clock_s
-    return f"{steps:,}", f"{seconds / 60:.1f} min"
+    return f"{steps:,}", f"{(distilling_seconds(card) or 0) / 60:.1f} min"
 
 
 def link(entry: Entry, text: str = "") -> str:

@@ -8,6 +8,7 @@ import importlib.util
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ READERS_OWN = ("my.yaml", "runs/")
 OURS = re.compile(r"(make|taskdistill|python (-m (gym_taskdistill|benchmarks)|scripts/|research/))\b")
 
 #: Programs whose command lines are their own affair.
-OTHERS = ("bash", "cd", "git", "pre-commit")
+OTHERS = ("bash", "cd", "git", "hf", "pre-commit")
 
 #: Words that a page has a plainer one for.
 AVOIDED = ("committee", "by heart", "went on from", "go on from", "taught by", "worst of six")
@@ -115,6 +116,7 @@ def _number(text: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(("page", "command"), all_commands())
 def test_commands_parse_and_resolve(page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
@@ -157,7 +159,20 @@ def parse_script(path: Path, argv: Sequence[str], monkeypatch: pytest.MonkeyPatc
         importlib.import_module(path.stem).main()
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the Hub, with the dataset that the pages name, and a place for Minari's."""
+    from local_hub import stand_in
+
+    from gym_taskdistill.uses.sharing import push
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in(tmp_path / "hub"))
+    push(zoo.load("CartPoleND-v0", n=2), "user/cartpole", gif=False)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("page", "number"),
     [(page, n) for page in PAGES for n in range(len(blocks(page, "python")))],

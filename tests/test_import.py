@@ -66,7 +66,7 @@ print(*(m for m in sys.modules if m.startswith(("gym_taskdistill.distill", "gym_
 
 #: Packages and modules from the ground up; a module imports from its own floor and from those below.
 FLOORS = (
-    {"errors", "safe_yaml", "schema", "files", "paths", "seeds", "progress", "machine", "trust"},
+    {"errors", "safe_yaml", "schema", "files", "paths", "seeds", "progress", "machine", "trust", "hub"},
     {"envs"},
     {"tasks"},
     {"learners"},

@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from gym_taskdistill import seeds, trust, zoo
-from gym_taskdistill.dataset.aggregates import Aggregates
+from gym_taskdistill.dataset.aggregates import Aggregates, Interval
 from gym_taskdistill.dataset.card import Score, digits
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
@@ -212,9 +212,14 @@ def interval_text(over: Aggregates) -> str:
     >>> interval_text(Aggregates.of([1.0, 2.0, 3.0, 4.0, 5.0]))
     '[1.80, 4.20]'
     """
-    if over.mean_interval is None:
+    return ends_text(over.mean_interval, digits(over.mean))
+
+
+def ends_text(interval: Interval | None, n_digits: int) -> str:
+    """Write the ends of an interval with so many decimals; empty if there is none."""
+    if interval is None:
         return ""
-    low, high = (f"{end:.{digits(over.mean)}f}" for end in over.mean_interval)
+    low, high = (f"{end:.{n_digits}f}" for end in interval)
     return f"[{low}, {high}]"
 
 

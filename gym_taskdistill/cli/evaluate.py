@@ -29,6 +29,7 @@ from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.files import write_text
+from gym_taskdistill.hub import is_address
 from gym_taskdistill.learners import learner_distribution, without_groups
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.policies.evaluation import evaluate
@@ -107,6 +108,8 @@ def evaluate_command(args: EvaluateArgs) -> None:
     """Run the command."""
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise TaskDistillError(f'"{args.json}" cannot be written: there is no folder "{args.json.parent}".')
+    if args.record and is_address(args.dataset):
+        raise TaskDistillError(f"{args.dataset} takes no scores: pull it into your zoo first.")
     use_threads(args.jobs, args.torch_threads)
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
 from gym_taskdistill import zoo
-from gym_taskdistill.cli.common import allow_typed, key_values, print_scores, run_command
+from gym_taskdistill.cli.common import (
+    allow_typed,
+    key_values,
+    print_scores,
+    printable,
+    run_command,
+    seed_list,
+)
+from gym_taskdistill.cli.summary import print_summaries
 from gym_taskdistill.distill import distributed
+from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.machine import use_threads
 from gym_taskdistill.recipes.file import load
+from gym_taskdistill.recipes.group import group_folder, summaries, train_group
+from gym_taskdistill.recipes.recipe import Recipe
 from gym_taskdistill.recipes.run import Run
 
 #: What is distilled when nothing is named: 2D cart-pole into three rows, a minute.
@@ -50,8 +62,15 @@ class TrainArgs:
     seed: int | None = None
     """Seed that makes the run reproducible on one machine; drawn and printed if not given."""
 
+    seeds: str | None = None
+    """Several seeds, such as 0-4 or 0,3,7: a group of runs, one for each, in one folder. The same command
+    resumes it."""
+
+    jobs: int = 1
+    """Runs of a group at once, one process each; -1 for as many as there are cores."""
+
     out: Path = Path("runs")
-    """Folder under which the run gets a folder of its own."""
+    """Folder under which the run, or the group, gets a folder of its own."""
 
     resume: Path | None = None
     """Folder of an interrupted run to resume; all its settings are kept."""
@@ -80,10 +99,15 @@ class TrainArgs:
 
 def train(args: TrainArgs) -> None:
     """Run the command."""
+    if args.seeds is not None or args.jobs != 1:
+        _refuse_with_seeds(args)
     use_threads(args.n_threads, args.torch_threads)
     distributed.start(args.device)
     if not args.recipe.partition(":")[0].endswith((".yaml", ".yml")):
         allow_typed(args.recipe)
+    if args.seeds is not None:
+        _train_group(args, seed_list(args.seeds))
+        return
     is_first = distributed.rank() == 0
     run = distributed.from_first(_run(args) if is_first else None)
     assert run is not None
@@ -103,13 +127,58 @@ def train(args: TrainArgs) -> None:
 def _run(args: TrainArgs) -> Run:
     if args.resume is not None:
         return Run.open(args.resume)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
+    return Run.create(_recipe(args), seed, args.out, warm_start=_start(args), tune=args.tune)
+
+
+def _recipe(args: TrainArgs) -> Recipe:
     changes = key_values(args.set, "--set")
     if args.total_timesteps is not None:
         changes["total_timesteps"] = args.total_timesteps
-    recipe = load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), changes)
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
-    start = None if args.warm_start is None else zoo.resolve(args.warm_start)
-    return Run.create(recipe, seed, args.out, warm_start=start, tune=args.tune)
+    return load(args.recipe, key_values(args.env_kwargs, "--env-kwargs"), changes)
+
+
+def _start(args: TrainArgs) -> Path | None:
+    return None if args.warm_start is None else zoo.resolve(args.warm_start)
+
+
+def _refuse_with_seeds(args: TrainArgs) -> None:
+    """Refuse what does not go with several seeds."""
+    if args.seeds is None:
+        raise TaskDistillError("--jobs is for several runs: give --seeds 0-4, or leave it out.")
+    if args.seed is not None:
+        raise TaskDistillError("Give --seed or --seeds, not both.")
+    if args.resume is not None:
+        raise TaskDistillError("The runs of --seeds are resumed by the same command, without --resume.")
+    if args.tune:
+        raise TaskDistillError(
+            "--tune is for one run, since each would choose settings of its own: tune one, then give "
+            "--seeds with --set and what it has chosen."
+        )
+    if "RANK" in os.environ:
+        raise TaskDistillError("torchrun distils one seed in several processes: give --seed, not --seeds.")
+
+
+def _train_group(args: TrainArgs, seeds: Sequence[int]) -> None:
+    """Make a group of runs, and tell what they come to."""
+    recipe = _recipe(args)
+    folder = group_folder(args.out, recipe)
+    threads = args.n_threads, args.torch_threads
+    options: dict[str, Any] = {"warm_start": _start(args), "device": args.device, "threads": threads}
+    members = train_group(recipe, seeds, folder, args.jobs, progress_bar=args.progress_bar, **options)
+    print(f"{recipe.entry} -> {folder} (seeds {args.seeds})", flush=True)
+    failed = False
+    try:
+        for member in members:
+            score, failed = member.score, failed or bool(member.error)
+            told = "" if score is None else "{} ± {}, worst agent {}".format(*score.figures)
+            print(printable(f"seed {member.seed}: {member.error or told}"), flush=True)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command resumes.")
+        raise SystemExit(130) from None
+    print_summaries(summaries(folder))
+    if failed:
+        raise SystemExit(1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

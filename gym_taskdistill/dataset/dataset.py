@@ -293,8 +293,8 @@ class DistilledDataset:
         """Read a dataset written by `save`. No code in the file is ever run.
 
         Args:
-            path: The ``.safetensors`` file (the suffix may be left out), or a folder with a
-                ``dataset.safetensors`` inside.
+            path: The ``.safetensors`` file (the suffix may be left out), a folder with a
+                ``dataset.safetensors`` inside, or ``hf://user/name`` on the Hub.
 
         Returns:
             The dataset, on the CPU.

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gym_taskdistill import hub
 from gym_taskdistill.dataset.card import Card
 from gym_taskdistill.errors import DatasetError
 from gym_taskdistill.files import canonical, write_all
@@ -64,11 +65,14 @@ def checksum(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
 
 
 def find_file(path: str | os.PathLike[str]) -> Path:
-    """Find the file that a path means: itself, with the suffix added, or inside a folder.
+    """Find the file that a path means: itself, with the suffix added, inside a folder, or on the Hub.
 
     Raises:
         DatasetError: There is none.
+        TaskDistillError: It cannot be fetched from the Hub.
     """
+    if hub.is_address(path):
+        return hub.fetch(hub.Address.parse(str(path)), DATASET_FILE)
     path = Path(path)
     if path.is_dir():
         if not (path / DATASET_FILE).is_file():

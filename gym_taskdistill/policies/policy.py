@@ -16,10 +16,13 @@ from torch import nn
 from gym_taskdistill import seeds, zoo
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import DatasetError, TaskDistillError
+from gym_taskdistill.hub import Address
 from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies import export
 from gym_taskdistill.policies.acting import Acting
 from gym_taskdistill.policies.action_distributions import ActionDistribution
+from gym_taskdistill.policies.episodes import record_minari
+from gym_taskdistill.policies.evaluation import Progress
 from gym_taskdistill.policies.trained import network_as_trained, train_fresh_learners
 from gym_taskdistill.trust import allow
 
@@ -128,6 +131,29 @@ class DistilledPolicy(Acting):
         """
         return cls(DistilledDataset.load(path), learners, seed, trust=trust)
 
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        *,
+        learners: LearnersArg | None = None,
+        seed: int | None = None,
+        trust: bool = False,
+    ) -> DistilledPolicy:
+        """Train a fresh learner on a dataset of the Hugging Face Hub; no code comes along with it.
+
+        Args:
+            repo: Where it lies, ``"user/name"``, or ``"user/name@revision"`` for a branch, a tag or a commit.
+            learners: As in the constructor.
+            seed: As in the constructor.
+            trust: As in the constructor.
+
+        Raises:
+            TaskDistillError: huggingface_hub is not installed, or the dataset cannot be fetched.
+            DatasetError: It is damaged, or no dataset.
+        """
+        return cls.from_file(str(Address.parse(repo)), learners=learners, seed=seed, trust=trust)
+
     @property
     def observation_space(self) -> spaces.Space[Any]:
         """The environment's own space of observations; a card keeps no bounds, so it has none."""
@@ -231,6 +257,53 @@ class DistilledPolicy(Acting):
             IndexError: There is no such member.
         """
         return export.onnx(self.dataset, self.trained, Path(path), index)
+
+    def to_minari(
+        self,
+        dataset_id: str,
+        n_episodes: int = 100,
+        *,
+        fresh: bool = False,
+        deterministic: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Record full episodes as a dataset of Minari, for other libraries' offline learners.
+
+        A recipe imitates it by ``expert: minari:<id>``.
+
+        Args:
+            dataset_id: Its id, such as ``cartpole/distilled-v0``; there must be none of that id yet.
+            n_episodes: Number of episodes, at least 1.
+            fresh: Let a fresh agent play each episode, of a seed that counts up from this policy's.
+            deterministic: Take the most likely action instead of sampling as the paper does.
+            progress: Called with the number of finished episodes now and then.
+
+        Returns:
+            The folder of the dataset, among Minari's.
+
+        Raises:
+            TaskDistillError: Minari is not installed, the id is none or is taken, the environment cannot be
+                made, or the policy acts with a network of one's own and should be fresh.
+        """
+        if fresh and self.network is not None:
+            raise TaskDistillError("A policy that acts with one network has no fresh agents: no fresh=True.")
+
+        def agent_of(episode: int) -> DistilledPolicy:
+            if not fresh:
+                return self
+            return DistilledPolicy(self.dataset, self.learners, self.seed + episode, len(self))
+
+        task = self.dataset.task
+        return record_minari(
+            dataset_id,
+            task,
+            agent_of,
+            n_episodes,
+            name=f"{task}, {self.dataset.card.variant or self.dataset.digest[:8]}",
+            deterministic=deterministic,
+            seed=self.seed,
+            progress=progress,
+        )
 
     def to_sb3(self, env: GymEnv | str, index: int | None = None, **ppo_kwargs: Any) -> PPO:
         """Make an SB3 PPO that starts as a trained learner, to fine-tune it.

@@ -330,13 +330,14 @@ class Run:
         return build(recipe, self.seed, folder).result
 
 
-def build(recipe: Recipe, seed: int, folder: Path, **options: Any) -> Run:
+def build(recipe: Recipe, seed: int, folder: Path, warm_start: Path | None = None, **options: Any) -> Run:
     """Carry out a recipe in a folder that is the same each time: begun runs resume, finished ones are kept.
 
     Args:
         recipe: All settings.
         seed: Seed of the run.
         folder: The folder.
+        warm_start: Dataset file that the first stage starts from.
         **options: Arguments of `Run.execute`.
 
     Returns:
@@ -352,14 +353,24 @@ def build(recipe: Recipe, seed: int, folder: Path, **options: Any) -> Run:
             run = Run.open(folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # killed before its settings were written
-            run = Run.create(recipe, seed, folder.parent, folder.name)
-        if run.recipe != recipe or run.seed != seed:
-            raise RecipeError(
-                f'"{folder}" holds a run of other settings or another seed; move it away, or choose another '
-                "folder."
-            )
+            run = Run.create(recipe, seed, folder.parent, folder.name, warm_start)
+        refuse_other(run, recipe, seed, warm_start)
         run.execute(wait=True, **options)
     return run
+
+
+def refuse_other(run: Run, recipe: Recipe, seed: int, warm_start: Path | None = None) -> None:
+    """Refuse to resume a run as another one.
+
+    Raises:
+        RecipeError: Its recipe, its seed or what it starts from is another.
+    """
+    start = None if warm_start is None else warm_start.resolve()
+    if (run.recipe, run.seed, run.warm_start) != (recipe, seed, start):
+        raise RecipeError(
+            f'"{run.folder}" holds a run of other settings or another seed; move it away, or choose another '
+            "folder."
+        )
 
 
 def _new_folder(root: Path, name: str, numbered: bool) -> Path:

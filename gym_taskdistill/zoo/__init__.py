@@ -20,6 +20,7 @@ from gym_taskdistill.dataset.file import DATASET_FILE, find_file, read_card
 from gym_taskdistill.envs.same import same_task
 from gym_taskdistill.errors import DatasetError, ZooError, did_you_mean
 from gym_taskdistill.files import lock, replacing, sweep
+from gym_taskdistill.hub import is_address
 from gym_taskdistill.paths import critic_path, data_root, user_zoo
 from gym_taskdistill.tasks.task import wrapper_names
 from gym_taskdistill.zoo.entry import ZooEntry, entry_folder, entry_name, env_folder, is_safe, slug
@@ -112,7 +113,7 @@ def load(
     """Find an entry and read its dataset.
 
     Args:
-        env_id: As for `find`.
+        env_id: As for `find`; or the address of a dataset on the Hub, ``hf://user/name``.
         variant: As for `find`.
         root: As for `find`.
         **env_kwargs: As for `find`.
@@ -123,7 +124,10 @@ def load(
     Raises:
         ZooError: If no entry or more than one fits.
         DatasetError: If the file is damaged.
+        TaskDistillError: If it cannot be fetched from the Hub.
     """
+    if is_address(env_id):
+        return DistilledDataset.load(env_id)
     return find(env_id, variant, root=root, **env_kwargs).load()
 
 
@@ -131,7 +135,8 @@ def resolve(name: str, variant: str | None = None, **env_kwargs: Any) -> Path:
     """Find the file of a dataset by whatever a user may call it.
 
     Args:
-        name: A file, with or without its suffix; the folder of a run or an entry; or what `find` takes.
+        name: A file, with or without its suffix; the folder of a run or an entry; the address of a dataset
+            on the Hub, ``hf://user/name`` or ``hf://user/name@revision``; or what `find` takes.
         variant: As for `find`.
         **env_kwargs: As for `find`.
 
@@ -141,9 +146,12 @@ def resolve(name: str, variant: str | None = None, **env_kwargs: Any) -> Path:
     Raises:
         ZooError: It is no file, and no entry or more than one fits.
         DatasetError: A file or folder is named that has no dataset.
+        TaskDistillError: It cannot be fetched from the Hub.
     """
     if len(name) > MAX_PATH:
         raise ZooError(f"There is no dataset of a name of {len(name)} characters.")
+    if is_address(name):
+        return find_file(name)
     path = Path(name)
     if path.is_dir():
         for file in RUN_FILES:

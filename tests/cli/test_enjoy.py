@@ -21,6 +21,7 @@ from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.inner.rules import InnerSGD
 from gym_taskdistill.learners import ALPHA_C
+from gym_taskdistill.uses import videos
 
 OUTCOME = re.compile(r"episode (\d+): return ([\d.]+) in (\d+) steps \(agent of seed (\d+)\)")
 
@@ -80,7 +81,7 @@ def test_the_last_frame_is_the_state_in_which_the_episode_ended(
     enjoy.main([file, "--record", "out.gif", "--episodes", "1", "--seed", "3"])
     env = gym.make("CartPoleND-v0", n=1, render_mode="rgb_array")
     frames: list[np.ndarray] = []
-    enjoy.play(env, DistilledPolicy.from_file(file, seed=3), seed=3, on_frame=frames.append)
+    videos.play(env, DistilledPolicy.from_file(file, seed=3), seed=3, on_frame=frames.append)
     env.close()
     with Image.open("out.gif") as gif:
         assert gif.n_frames == len(frames)
@@ -100,7 +101,7 @@ def test_an_mp4_has_a_frame_for_each_step(file: str, capsys: pytest.CaptureFixtu
 
 def test_equal_frames_and_odd_sizes_are_kept(tmp_path: Path) -> None:
     for name in ("a.gif", "a.mp4"):
-        with enjoy.recording(tmp_path / name, 10) as record:
+        with videos.recording(tmp_path / name, 10) as record:
             for _ in range(5):
                 record(np.full((33, 51, 3), 200, dtype=np.uint8))
         assert imageio_ffmpeg.count_frames_and_secs(tmp_path / name)[0] == 5
@@ -111,7 +112,7 @@ def test_equal_frames_and_odd_sizes_are_kept(tmp_path: Path) -> None:
 def test_an_interrupted_recording_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "out.gif"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), enjoy.recording(path, 10) as record:
+    with pytest.raises(KeyboardInterrupt), videos.recording(path, 10) as record:
         record(np.zeros((32, 32, 3), dtype=np.uint8))
         raise KeyboardInterrupt
     assert path.read_text() == "old"
@@ -134,7 +135,7 @@ def test_each_episode_has_a_fresh_agent(file: str, capsys: pytest.CaptureFixture
     for _, total, steps, seed in episodes:
         assert total == steps  # the reward of every step is 1
         env = gym.make("CartPoleND-v0", n=1)
-        assert enjoy.play(env, DistilledPolicy.from_file(file, seed=seed), seed=seed) == (total, steps)
+        assert videos.play(env, DistilledPolicy.from_file(file, seed=seed), seed=seed) == (total, steps)
 
 
 def test_the_same_agent_can_play_all_episodes(file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +198,7 @@ def test_without_a_display_it_suggests_to_record(
     enjoy.main([file, "--record", "out.gif", "--episodes", "1"])  # which needs none
     assert Path("out.gif").is_file()
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert enjoy.has_display()
+    assert videos.has_display()
 
 
 @pytest.mark.parametrize("missing", ["imageio_ffmpeg", "pygame"])
@@ -222,5 +223,5 @@ def test_what_cannot_be_drawn_is_one_sentence(file: str) -> None:
         (gym.make("CartPoleND-v0", n=1, render_mode="human"), "draws no arrays"),
     ):
         with pytest.raises(TaskDistillError, match=message):
-            enjoy.play(env, policy, seed=0, on_frame=lambda frame: None)
+            videos.play(env, policy, seed=0, on_frame=lambda frame: None)
         env.close()
