@@ -95,7 +95,7 @@ ALL = (
         learners=learner_distribution("universal"),
         rule=InnerSGD(lr=0.3456, steps=5),
         recipe={
-            **load("CartPoleND-v0/n=2,universal").to_dict(),
+            **load("CartPoleND-v0/n=2,universal-ten-steps").to_dict(),
             "warm_start": "/home/someone/zoo/CartPoleND-v0/n=2,k_min/dataset.safetensors",
         },
         seed=4,
