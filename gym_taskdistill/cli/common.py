@@ -19,6 +19,7 @@ from gym_taskdistill.dataset.card import Score, digits
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.progress import progress
+from gym_taskdistill.safe_yaml import shortened
 from gym_taskdistill.schema import yaml_value
 
 __all__ = [
@@ -188,7 +189,7 @@ def print_scores(title: str, scores: Iterable[Score]) -> None:
     for score in scores:
         mean, std, worst = score.figures
         policy = "deterministic" if score.deterministic else "stochastic"
-        rows.append((score.learners, policy, mean, std, *_spread(score.aggregates), worst))
+        rows.append((shortened(score.learners, 40), policy, mean, std, *_spread(score.aggregates), worst))
     head = ("learners", "policy", "mean", "std", "95 % interval", "IQM", "5 % quantile", "far below")
     print_columns((*head, "worst agent"), rows, left=("learners", "policy"))
     for n_agents, n_episodes in sorted({(s.n_agents, s.n_episodes) for s in scores}):
