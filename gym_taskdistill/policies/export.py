@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
@@ -197,6 +198,13 @@ class LearnerFeatures(BaseFeaturesExtractor):
         return features
 
 
+class LearnerPolicy(ActorCriticPolicy):
+    """SB3's actor-critic policy whose own file says that actor and critic have a features extractor each."""
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "share_features_extractor": False}
+
+
 @single_precision()
 def ppo(
     dataset: DistilledDataset,
@@ -233,8 +241,7 @@ def ppo(
         "net_arch": [],
         "ortho_init": False,  # it would draw the extractor's weights anew
     }
-    policy = "MultiInputPolicy" if isinstance(shown[0], spaces.Dict) else "MlpPolicy"
-    model = PPO(policy, env, policy_kwargs=policy_kwargs, **settings)
+    model = PPO(LearnerPolicy, env, policy_kwargs=policy_kwargs, **settings)
     assert model.env is not None
     dataset.check_env(own_spaces(model.env))
     last = network[-1]
