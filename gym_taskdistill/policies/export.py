@@ -180,7 +180,10 @@ class LearnerFeatures(BaseFeaturesExtractor):
         if isinstance(own_space, spaces.Dict) and isinstance(observation_space, spaces.Dict):
             shown = observation_space.items()
             self._transposed = {key for key, part in shown if part.shape != own_space[key].shape}
-        self._is_vector = len(flat_observation_space(own_space or observation_space).shape) == 1
+        # SB3 leaves images alone where a VecTransposeImage says so (skip=True).
+        flat = flat_observation_space(own_space or observation_space)
+        self._is_untransposed = len(flat.shape) == 3 and observation_space.shape != flat.shape
+        self._is_vector = len(flat.shape) == 1
 
     def forward(self, observations: Any) -> Tensor:
         """Map observations as SB3 preprocesses them to features ``(n, features_dim)``."""
@@ -192,6 +195,8 @@ class LearnerFeatures(BaseFeaturesExtractor):
                 ],
                 dim=1,
             )
+        elif self._is_untransposed:
+            observations = observations.permute(0, 3, 1, 2)
         elif self._is_vector:
             observations = observations.reshape(len(observations), -1)
         features: Tensor = self.hidden(observations).flatten(1)

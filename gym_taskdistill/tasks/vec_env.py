@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from gym_taskdistill.errors import TaskDistillError
@@ -140,8 +140,8 @@ def own_spaces(env: VecEnv) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """Return the spaces of a vec-env's single envs, before anything made them flat or moved channels."""
     outer, layer = (env.observation_space, env.action_space), env
     while isinstance(layer, VecEnvWrapper):
-        if isinstance(layer, FlatVecEnv):
-            outer = layer.own_spaces
+        if isinstance(layer, FlatVecEnv | VecTransposeImage):
+            outer = layer.venv.observation_space, layer.venv.action_space
         layer = layer.venv
     try:
         # Asked first: a worker of SubprocVecEnv dies of a question for what is not there.

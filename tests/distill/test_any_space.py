@@ -13,7 +13,7 @@ from gymnasium import spaces
 from random_env import EPISODE, Negated, RandomEnv, Scaled
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.experts import as_expert, record
@@ -113,6 +113,25 @@ def test_exports_take_raw_observations(name: str) -> None:
         network = torch.jit.script(policy.to_torch())
         outputs = network(torch.as_tensor(np.stack(observations)).float()).split([3, 2], dim=1)
         np.testing.assert_array_equal(torch.stack([o.argmax(1) for o in outputs], 1).numpy(), expected)
+
+
+@pytest.mark.parametrize("name", ["Dict with an image", "image"])
+def test_exports_see_images_as_wrappers_show_them(name: str) -> None:
+    """Frames that are stacked, and images that SB3 is told not to transpose."""
+    venv = make_vec_env(lambda: RandomEnv(OBSERVATIONS[name]), 1)
+    wrapped = VecTransposeImage(venv, skip=True) if name == "image" else VecFrameStack(venv, 2)
+    policy = DistilledPolicy(distil(wrapped, n_learners=1, batch_size=8).dataset(), seed=0)
+    model = policy.to_sb3(wrapped, device="cpu", n_steps=8, batch_size=8)
+    obs = wrapped.reset()
+    for _ in range(3):
+        chosen = policy.predict(obs, deterministic=True)[0]
+        np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], chosen)
+        if isinstance(obs, np.ndarray):  # SB3 transposes a dictionary's image by itself in `predict` alone
+            seen = model.policy.obs_to_tensor(obs)[0]
+            ours, theirs = policy.distribution(obs), model.policy.get_distribution(seen)
+            action = torch.zeros(1, dtype=torch.int64)
+            torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action).detach())
+        obs = wrapped.step(chosen)[0]
 
 
 def test_what_sb3_has_no_policy_for_is_exported_to_flat_envs() -> None:
