@@ -13,7 +13,13 @@ from gymnasium import spaces
 from random_env import EPISODE, Negated, RandomEnv, Scaled
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecFrameStack,
+    VecTransposeImage,
+)
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.experts import as_expert, record
@@ -229,6 +235,22 @@ def test_nothing_learned_hangs_on_what_the_env_is_called(make_envs: Any) -> None
     assert result.returns[0, 0] == 2 * result.lengths[0, 0]
     if isinstance(env, VecEnv):
         env.close()
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, AttributeError, BrokenPipeError])
+def test_a_vec_env_that_tells_nothing_is_learned_in(error: type[Exception]) -> None:
+    class Silent(DummyVecEnv):
+        def get_attr(self, *args: Any, **kwargs: Any) -> Any:
+            if args[0] != "render_mode":  # which SB3 asks for
+                raise error
+            return super().get_attr(*args, **kwargs)
+
+        env_method = has_attr = get_attr
+
+    model = distil(Silent([lambda: RandomEnv()] * 2), n_learners=1, batch_size=8)
+    dataset = DistilledDataset.load(model.dataset().save("silent"))
+    assert "does not tell its registration" in dataset.card.unrecorded
+    assert evaluate(dataset, 1, 1, env=RandomEnv).lengths.tolist() == [[EPISODE]]
 
 
 def test_an_env_without_an_end_is_cut_off_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
