@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -193,7 +194,7 @@ class GymnasiumVecEnv(VecEnv):
 
     def _wrap(self, venv: VectorEnv) -> None:
         self.venv = venv
-        self.actions: np.ndarray | None = None
+        self.actions: Any = None
         self.render_mode = venv.render_mode
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
@@ -232,8 +233,11 @@ class GymnasiumVecEnv(VecEnv):
         self._reset_options()
         return obs
 
-    def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for `step_wait`."""
+    def step_async(self, actions: Any) -> None:
+        """Keep the actions for `step_wait`: an array, or a list of single ones of any space."""
+        if isinstance(actions, list) and isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple):
+            batch: Any = create_empty_array(self.action_space, len(actions))
+            actions = concatenate(self.action_space, actions, batch)
         self.actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
