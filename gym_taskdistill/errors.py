@@ -32,6 +32,10 @@ class DatasetError(TaskDistillError, ValueError):
     """Raised when a dataset file or object cannot be used."""
 
 
+class ModelError(TaskDistillError, ValueError):
+    """Raised when the file of a model is damaged or of another kind, where SB3 raises a `ValueError` too."""
+
+
 class ZooError(TaskDistillError, LookupError):
     """Raised when the zoo has no entry, or no single entry, for what was asked."""
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from gym_taskdistill.dataset.spaces import as_space_dict
 from gym_taskdistill.distill import checkpoint
 from gym_taskdistill.distill.start import Start
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import ModelError, TaskDistillError
 from gym_taskdistill.files import read_bytes, replacing
 from gym_taskdistill.inner.rules import InnerRule
 from gym_taskdistill.learners import LearnerDistribution, learner_distribution
@@ -131,7 +131,8 @@ def read(source: PathOrFile) -> SavedModel:
         source: A path, whose ``.zip`` may be left out, or an open file.
 
     Raises:
-        TaskDistillError: It is missing, damaged or another kind of file, such as one of SB3's own.
+        ModelError: It is damaged or another kind of file, such as one of SB3's own.
+        TaskDistillError: It is missing.
     """
     is_path = isinstance(source, str | Path)
     what = f'The model "{source}"' if is_path else "The model"
@@ -158,7 +159,7 @@ def _member(source: PathOrFile, what: str) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if archive.namelist() != [_MEMBER]:
-                raise TaskDistillError(
+                raise ModelError(
                     f"{what} is none of PPMO's; models of other algorithms are loaded by their own classes."
                 )
             # Nothing grows beyond the file's own size.
@@ -166,7 +167,7 @@ def _member(source: PathOrFile, what: str) -> bytes:
                 raise zipfile.BadZipFile("it is compressed")
             return archive.read(_MEMBER)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        raise TaskDistillError(f"{what} is damaged, or another kind of file ({str(error)[:100]}).") from None
+        raise ModelError(f"{what} is damaged, or another kind of file ({str(error)[:100]}).") from None
 
 
 def _n_envs(value: Any) -> int:

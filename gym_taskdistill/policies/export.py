@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
@@ -179,7 +180,10 @@ class LearnerFeatures(BaseFeaturesExtractor):
         if isinstance(own_space, spaces.Dict) and isinstance(observation_space, spaces.Dict):
             shown = observation_space.items()
             self._transposed = {key for key, part in shown if part.shape != own_space[key].shape}
-        self._is_vector = len(flat_observation_space(own_space or observation_space).shape) == 1
+        # SB3 leaves images alone where a VecTransposeImage says so (skip=True).
+        flat = flat_observation_space(own_space or observation_space)
+        self._is_untransposed = len(flat.shape) == 3 and observation_space.shape != flat.shape
+        self._is_vector = len(flat.shape) == 1
 
     def forward(self, observations: Any) -> Tensor:
         """Map observations as SB3 preprocesses them to features ``(n, features_dim)``."""
@@ -191,10 +195,19 @@ class LearnerFeatures(BaseFeaturesExtractor):
                 ],
                 dim=1,
             )
+        elif self._is_untransposed:
+            observations = observations.permute(0, 3, 1, 2)
         elif self._is_vector:
             observations = observations.reshape(len(observations), -1)
         features: Tensor = self.hidden(observations).flatten(1)
         return features
+
+
+class LearnerPolicy(ActorCriticPolicy):
+    """SB3's actor-critic policy whose own file says that actor and critic have a features extractor each."""
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "share_features_extractor": False}
 
 
 @single_precision()
@@ -233,8 +246,7 @@ def ppo(
         "net_arch": [],
         "ortho_init": False,  # it would draw the extractor's weights anew
     }
-    policy = "MultiInputPolicy" if isinstance(shown[0], spaces.Dict) else "MlpPolicy"
-    model = PPO(policy, env, policy_kwargs=policy_kwargs, **settings)
+    model = PPO(LearnerPolicy, env, policy_kwargs=policy_kwargs, **settings)
     assert model.env is not None
     dataset.check_env(own_spaces(model.env))
     last = network[-1]

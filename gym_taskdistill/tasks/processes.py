@@ -101,10 +101,13 @@ class ProcessVecEnv(VecEnv):
         self._reset_options()
         return obs
 
-    def step_async(self, actions: np.ndarray) -> None:
-        """Send each process the actions of its columns."""
-        actions = np.asarray(actions)
-        self._send("call", [("step", (actions[share],), {}) for share in self._shares])
+    def step_async(self, actions: Any) -> None:
+        """Send each process the actions of its columns: an array, or a list of single ones of any space."""
+        shares = [
+            actions[share] if isinstance(actions, np.ndarray) else [actions[i] for i in share]
+            for share in self._shares
+        ]
+        self._send("call", [("step", (own,), {}) for own in shares])
 
     def step_wait(self) -> VecEnvStepReturn:
         """Wait until all have stepped."""

@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
 from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from gym_taskdistill.errors import TaskDistillError
@@ -140,8 +141,8 @@ def own_spaces(env: VecEnv) -> tuple[gym.Space[Any], gym.Space[Any]]:
     """Return the spaces of a vec-env's single envs, before anything made them flat or moved channels."""
     outer, layer = (env.observation_space, env.action_space), env
     while isinstance(layer, VecEnvWrapper):
-        if isinstance(layer, FlatVecEnv):
-            outer = layer.own_spaces
+        if isinstance(layer, FlatVecEnv | VecTransposeImage):
+            outer = layer.venv.observation_space, layer.venv.action_space
         layer = layer.venv
     try:
         # Asked first: a worker of SubprocVecEnv dies of a question for what is not there.
@@ -193,7 +194,7 @@ class GymnasiumVecEnv(VecEnv):
 
     def _wrap(self, venv: VectorEnv) -> None:
         self.venv = venv
-        self.actions: np.ndarray | None = None
+        self.actions: Any = None
         self.render_mode = venv.render_mode
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
@@ -232,8 +233,11 @@ class GymnasiumVecEnv(VecEnv):
         self._reset_options()
         return obs
 
-    def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for `step_wait`."""
+    def step_async(self, actions: Any) -> None:
+        """Keep the actions for `step_wait`: an array, or a list of single ones of any space."""
+        if isinstance(actions, list) and isinstance(self.action_space, gym.spaces.Dict | gym.spaces.Tuple):
+            batch: Any = create_empty_array(self.action_space, len(actions))
+            actions = concatenate(self.action_space, actions, batch)
         self.actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:

@@ -118,6 +118,8 @@ def test_train_takes_any_env(tmp_path: Path) -> None:
         (["--resume", "nowhere"], "not the folder of a run"),
         (["Hopper-v4/ten-step"], 'Did you mean "ten-steps"'),
         (["--seed", "-1"], "A seed must be"),
+        (["--seed", str(2**32)], "A seed must be"),
+        (["--out", __file__], "cannot be made"),
         (["--warm-start", "CartPoleND-v0/n=3,k_min"], "k=3, but the stage before makes a dataset with 4"),
     ],
 )

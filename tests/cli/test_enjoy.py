@@ -109,6 +109,16 @@ def test_equal_frames_and_odd_sizes_are_kept(tmp_path: Path) -> None:
         assert gif.size == (52, 34)
 
 
+@pytest.mark.parametrize("name", ["12:30.gif", "a:b.mp4", "-x.gif", "a b'%d.mp4"])
+def test_a_name_of_any_letters_is_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a protocol, an option or a pattern, as ffmpeg takes them."""
+    monkeypatch.chdir(tmp_path)
+    with enjoy.recording(Path(name), 10) as record:
+        for _ in range(3):
+            record(np.zeros((32, 32, 3), dtype=np.uint8))
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_an_interrupted_recording_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "out.gif"
     path.write_text("old")

@@ -13,7 +13,13 @@ from gymnasium import spaces
 from random_env import EPISODE, Negated, RandomEnv, Scaled
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecFrameStack,
+    VecTransposeImage,
+)
 
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.distill.experts import as_expert, record
@@ -115,6 +121,25 @@ def test_exports_take_raw_observations(name: str) -> None:
         np.testing.assert_array_equal(torch.stack([o.argmax(1) for o in outputs], 1).numpy(), expected)
 
 
+@pytest.mark.parametrize("name", ["Dict with an image", "image"])
+def test_exports_see_images_as_wrappers_show_them(name: str) -> None:
+    """Frames that are stacked, and images that SB3 is told not to transpose."""
+    venv = make_vec_env(lambda: RandomEnv(OBSERVATIONS[name]), 1)
+    wrapped = VecTransposeImage(venv, skip=True) if name == "image" else VecFrameStack(venv, 2)
+    policy = DistilledPolicy(distil(wrapped, n_learners=1, batch_size=8).dataset(), seed=0)
+    model = policy.to_sb3(wrapped, device="cpu", n_steps=8, batch_size=8)
+    obs = wrapped.reset()
+    for _ in range(3):
+        chosen = policy.predict(obs, deterministic=True)[0]
+        np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], chosen)
+        if isinstance(obs, np.ndarray):  # SB3 transposes a dictionary's image by itself in `predict` alone
+            seen = model.policy.obs_to_tensor(obs)[0]
+            ours, theirs = policy.distribution(obs), model.policy.get_distribution(seen)
+            action = torch.zeros(1, dtype=torch.int64)
+            torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action).detach())
+        obs = wrapped.step(chosen)[0]
+
+
 def test_what_sb3_has_no_policy_for_is_exported_to_flat_envs() -> None:
     def make() -> gym.Env:
         return RandomEnv(NESTED, spaces.Discrete(3, start=2))
@@ -210,6 +235,22 @@ def test_nothing_learned_hangs_on_what_the_env_is_called(make_envs: Any) -> None
     assert result.returns[0, 0] == 2 * result.lengths[0, 0]
     if isinstance(env, VecEnv):
         env.close()
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, AttributeError, BrokenPipeError])
+def test_a_vec_env_that_tells_nothing_is_learned_in(error: type[Exception]) -> None:
+    class Silent(DummyVecEnv):
+        def get_attr(self, *args: Any, **kwargs: Any) -> Any:
+            if args[0] != "render_mode":  # which SB3 asks for
+                raise error
+            return super().get_attr(*args, **kwargs)
+
+        env_method = has_attr = get_attr
+
+    model = distil(Silent([lambda: RandomEnv()] * 2), n_learners=1, batch_size=8)
+    dataset = DistilledDataset.load(model.dataset().save("silent"))
+    assert "does not tell its registration" in dataset.card.unrecorded
+    assert evaluate(dataset, 1, 1, env=RandomEnv).lengths.tolist() == [[EPISODE]]
 
 
 def test_an_env_without_an_end_is_cut_off_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,20 @@ def test_fine_tuning_trains_all_and_survives_a_file(tmp_path: Path) -> None:
     assert evaluate_policy(loaded, Monitor(env), 5, deterministic=False)[0] > 450
 
 
+def test_the_policy_alone_survives_a_file(tmp_path: Path) -> None:
+    policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+    env = gym.make("CartPoleND-v0", n=2)
+    model = policy.to_sb3(env, n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
+    model.learn(16)  # so that actor and critic no longer have the same features
+    model.policy.save(str(tmp_path / "policy"))
+    loaded = type(model.policy).load(str(tmp_path / "policy"))
+    obs = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    probabilities = [
+        p.get_distribution(torch.as_tensor(obs)).distribution.probs for p in (model.policy, loaded)
+    ]
+    torch.testing.assert_close(*probabilities, rtol=0, atol=0)
+
+
 def test_members_of_an_ensemble_are_chosen_by_index() -> None:
     ensemble = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0).ensemble(3)
     model = ensemble.to_sb3(gym.make("CartPoleND-v0", n=2), index=2, device="cpu")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
 from gym_taskdistill.envs import CartPoleNDVectorEnv
 from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.tasks.processes import ProcessVecEnv
 from gym_taskdistill.tasks.vec_env import GymnasiumVecEnv
 
 
@@ -238,6 +239,42 @@ def test_what_single_envs_tell_is_told_as_by_sb3() -> None:
     assert vec_env.env_is_wrapped(gym.wrappers.TimeLimit, indices=1) == [True]
     with pytest.raises(AttributeError):
         vec_env.get_attr("no_such_attribute")
+
+
+class Choosing(gym.Env[Any, Any]):
+    """Shows what was done, of spaces that hold others."""
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        self.observation_space = self.action_space = space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.observation_space.seed(0)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        return action, 0.0, False, False, {}
+
+
+PARTS = {"a": gym.spaces.Discrete(3), "b": gym.spaces.Box(-1, 1, (2,))}
+
+
+@pytest.mark.parametrize("space", [gym.spaces.Dict(PARTS), gym.spaces.Tuple(list(PARTS.values()))])
+@pytest.mark.parametrize("made", ["adapter", "processes"])
+def test_spaces_that_hold_others(space: gym.Space[Any], made: str) -> None:
+    def make() -> gym.Env[Any, Any]:
+        return Choosing(space)
+
+    ours: VecEnv
+    if made == "adapter":
+        ours = GymnasiumVecEnv(SyncVectorEnv([make] * 3, autoreset_mode=AutoresetMode.SAME_STEP))
+    else:
+        ours = ProcessVecEnv(lambda first, n: DummyVecEnv([make] * n), 3, 2)
+    theirs = DummyVecEnv([make] * 3)
+    np.testing.assert_equal(ours.reset(), theirs.reset())
+    actions: Any = [space.sample() for _ in range(3)]
+    np.testing.assert_equal(ours.step(actions)[0], theirs.step(actions)[0])
+    ours.close()
 
 
 def test_no_frames_without_a_render_mode() -> None:
