@@ -24,6 +24,7 @@ from gym_taskdistill.cli.summary import print_summaries
 from gym_taskdistill.distill import distributed
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.machine import use_threads
+from gym_taskdistill.recipes import tracking
 from gym_taskdistill.recipes.file import load
 from gym_taskdistill.recipes.group import group_folder, summaries, train_group
 from gym_taskdistill.recipes.recipe import Recipe
@@ -93,6 +94,10 @@ class TrainArgs:
     """CPU threads of torch: one is the fastest for small learners; more help the convolutions of images, and
     may change a result's last bits."""
 
+    track: bool = False
+    """Track the run on Weights & Biases, in the project that WANDB_PROJECT names or else gym-taskdistill.
+    Needs pip install "gym-taskdistill[track]"."""
+
     progress_bar: bool = True
     """Show progress, time left and score."""
 
@@ -101,6 +106,8 @@ def train(args: TrainArgs) -> None:
     """Run the command."""
     if args.seeds is not None or args.jobs != 1:
         _refuse_with_seeds(args)
+    if args.track:
+        tracking.library()  # refuses before there is a folder
     use_threads(args.n_threads, args.torch_threads)
     distributed.start(args.device)
     if not args.recipe.partition(":")[0].endswith((".yaml", ".yml")):
@@ -114,9 +121,10 @@ def train(args: TrainArgs) -> None:
     if is_first:
         print(f"{run.recipe.entry} -> {run.folder} (seed {run.seed})", flush=True)
     try:
-        dataset = run.execute(args.progress_bar, args.device)
+        dataset = run.execute(args.progress_bar, args.device, track=args.track)
     except KeyboardInterrupt:
         word = " --trust" if args.trust or ":" in run.recipe.env_id else ""
+        word += " --track" if args.track else ""
         print(f"\nInterrupted. Resume with: python -m gym_taskdistill.train --resume {run.folder}{word}")
         raise SystemExit(130) from None
     if is_first:
@@ -165,6 +173,7 @@ def _train_group(args: TrainArgs, seeds: Sequence[int]) -> None:
     folder = group_folder(args.out, recipe)
     threads = args.n_threads, args.torch_threads
     options: dict[str, Any] = {"warm_start": _start(args), "device": args.device, "threads": threads}
+    options["track"] = args.track
     members = train_group(recipe, seeds, folder, args.jobs, progress_bar=args.progress_bar, **options)
     print(f"{recipe.entry} -> {folder} (seeds {args.seeds})", flush=True)
     failed = False

@@ -64,26 +64,31 @@ def record_minari(
             buffers.append(_played(env, agent_of(episode), deterministic, seed + episode))
             if progress is not None:
                 progress(1)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what else may be told about a dataset
-                minari.create_dataset_from_buffers(
-                    dataset_id,
-                    buffers,
-                    env=env,
-                    algorithm_name="gym-taskdistill",
-                    description=f"Episodes of agents that were trained in one go on the distilled {name}.",
-                    jpeg_encoding=False,
-                )
-        except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if not isinstance(error, Exception):
-                raise
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise TaskDistillError(
-                f'Minari cannot write "{dataset_id}": {shortened(lines[0], 200)}'
-            ) from None
+        _write(minari, dataset_id, folder, buffers, env, name)
     return folder
+
+
+def _write(
+    minari: Any, dataset_id: str, folder: Path, buffers: list[Any], env: gym.Env[Any, Any], name: str
+) -> None:
+    """Write episodes as a dataset, of which nothing is left if that fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what else may be told about a dataset
+            minari.create_dataset_from_buffers(
+                dataset_id,
+                buffers,
+                env=env,
+                algorithm_name="gym-taskdistill",
+                description=f"Episodes of agents that were trained on the distilled rows of {name}.",
+                jpeg_encoding=False,
+            )
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
+        reason = shortened((str(error).splitlines() or [type(error).__name__])[0], 200)
+        raise TaskDistillError(f'Minari cannot write "{dataset_id}": {reason}') from None
 
 
 def _new_folder(dataset_id: str) -> Path:

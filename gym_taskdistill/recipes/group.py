@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gym_taskdistill import surroundings
 from gym_taskdistill.dataset.aggregates import Aggregates
@@ -91,6 +92,7 @@ def train_group(
     device: str = "auto",
     threads: tuple[int, int] = (1, 1),
     progress_bar: bool = True,
+    track: bool = False,
 ) -> Iterator[Member]:
     """Carry out a recipe with several seeds, and yield each run as soon as it is done.
 
@@ -106,6 +108,7 @@ def train_group(
         device: Torch device.
         threads: Cores that simulate, and threads of torch, of each run; see `use_threads`.
         progress_bar: Show progress, if one run is made at a time.
+        track: Track each run on Weights & Biases.
 
     Raises:
         TaskDistillError: The recipe cannot be carried out, or the folder holds runs of another one; said
@@ -118,8 +121,8 @@ def train_group(
         member = _seed_folder(folder, seed)
         if (member / "run.yaml").is_file():
             refuse_other(Run.open(member), recipe, seed, warm_start)
-    shown = progress_bar and n_jobs == 1
-    calls = ((recipe, seed, folder, warm_start, device, threads, shown) for seed in seeds)
+    options = {"device": device, "progress_bar": progress_bar and n_jobs == 1, "track": track}
+    calls = ((recipe, seed, folder, warm_start, threads, options) for seed in seeds)
     yield from surroundings.each(_train, calls, n_jobs)
 
 
@@ -128,14 +131,13 @@ def _train(
     seed: int,
     folder: Path,
     warm_start: Path | None,
-    device: str,
     threads: tuple[int, int],
-    progress_bar: bool,
+    options: dict[str, Any],
 ) -> Member:
     use_threads(*threads)
     member = _seed_folder(folder, seed)
     try:
-        build(recipe, seed, member, warm_start, device=device, progress_bar=progress_bar)
+        build(recipe, seed, member, warm_start, **options)
     except TaskDistillError as error:
         return Member(member, seed, str(error))
     return Member(member, seed)

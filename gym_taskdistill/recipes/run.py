@@ -29,6 +29,7 @@ from gym_taskdistill.recipes.recipe import Recipe
 from gym_taskdistill.recipes.settings import NonNegative
 from gym_taskdistill.recipes.stages import Outcome, Promise, Stage, Work
 from gym_taskdistill.recipes.stages.stage import RESULT, RecipeError
+from gym_taskdistill.recipes.tracking import tracked
 from gym_taskdistill.recipes.tune import Tuning
 from gym_taskdistill.schema import Schema, read_yaml
 from gym_taskdistill.tasks import EnvArg, Task
@@ -177,7 +178,12 @@ class Run:
         return self.folder / f"{number}-{self.recipe.stages[number - 1].kind}"
 
     def execute(
-        self, progress_bar: bool = True, device: str = "auto", build: Build | None = None, wait: bool = False
+        self,
+        progress_bar: bool = True,
+        device: str = "auto",
+        build: Build | None = None,
+        wait: bool = False,
+        track: bool = False,
     ) -> DistilledDataset:
         """Carry out the stages that are left, and test the result on the test seed.
 
@@ -190,6 +196,7 @@ class Run:
             build: Makes the dataset of another variant that a stage needs; by default in a folder of this
                 run's own, with this run's seed.
             wait: Wait while another process works in the folder, instead of refusing.
+            track: Track the run on Weights & Biases.
 
         Returns:
             The dataset, its card complete.
@@ -205,7 +212,12 @@ class Run:
         with files.refusing_broken(self.folder), files.lock(self.folder / ".lock", message, wait=wait):
             files.sweep(self.folder)
             run = self._tuned(progress_bar, device) if self.tune else self
-            return run._execute(progress_bar, device, build or run._build)
+            if not track or run.result.is_file():
+                return run._execute(progress_bar, device, build or run._build)
+            with tracked(run.folder, run.recipe.entry, run.seed, run.recipe.to_dict()) as tell:
+                dataset = run._execute(progress_bar, device, build or run._build)
+                tell(dataset.card.scores)
+                return dataset
 
     @property
     def _tuning(self) -> Tuning:
@@ -360,17 +372,11 @@ def build(recipe: Recipe, seed: int, folder: Path, warm_start: Path | None = Non
 
 
 def refuse_other(run: Run, recipe: Recipe, seed: int, warm_start: Path | None = None) -> None:
-    """Refuse to resume a run as another one.
-
-    Raises:
-        RecipeError: Its recipe, its seed or what it starts from is another.
-    """
+    """Raise a RecipeError if a run has another recipe or seed, or starts from something else."""
     start = None if warm_start is None else warm_start.resolve()
     if (run.recipe, run.seed, run.warm_start) != (recipe, seed, start):
-        raise RecipeError(
-            f'"{run.folder}" holds a run of other settings or another seed; move it away, or choose another '
-            "folder."
-        )
+        what = "holds a run of other settings or another seed"
+        raise RecipeError(f'"{run.folder}" {what}; move it away, or choose another folder.')
 
 
 def _new_folder(root: Path, name: str, numbered: bool) -> Path:
