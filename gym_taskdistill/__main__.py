@@ -23,7 +23,8 @@ COMMANDS = {
     "pull": "put a dataset of the Hub into your own zoo",
     "baselines": "set simpler things beside a dataset",
     "cost": "tell what an agent costs on a dataset, and by PPO",
-    "plot": "draw learning curves, performance profiles and the rows of a dataset",
+    "search": "rank architectures by networks that a dataset trains",
+    "plot": "draw learning curves, performance profiles, rows and searches",
 }
 
 

@@ -1,7 +1,8 @@
-"""Seeds of training, of selection and of the test: three ranges that never meet.
+"""Seeds of training, of selection, of the test and of searches: four ranges that never meet.
 
 A dataset is trained on the first, chosen by the second, and tested once on the third, so that no score is of
-something that has been seen. Above every seed there is `ROOM` for what counts up from it, such as envs.
+something that has been seen. What compares architectures has seeds of its own. Above every seed there is
+`ROOM` for what counts up from it, such as envs.
 """
 
 from __future__ import annotations
@@ -57,6 +58,18 @@ def selection(seed: int) -> int:
         A seed in [2**30, 2**30 + 2**29 - ROOM).
     """
     return 2**30 + _hashed((seed,), 2**29)
+
+
+def search(*key: int) -> int:
+    """Return a seed of a search among architectures.
+
+    Args:
+        key: As for `training`.
+
+    Returns:
+        A seed in [2**31 - 2**28, 2**31 - ROOM), the largest that all environments take.
+    """
+    return 2**31 - 2**28 + _hashed(key, 2**28)
 
 
 def _hashed(key: tuple[int, ...], size: int) -> int:

@@ -1,4 +1,4 @@
-"""Seeds of training, selection and test never meet."""
+"""Seeds of training, selection, test and search never meet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def test_the_ranges_are_disjoint() -> None:
     assert len(set(training)) == len(training) and len(set(selection)) == len(selection)
     assert min(training) >= 0 and max(training) + 100_000 < 2**30
     assert min(selection) >= 2**30 and max(selection) + 100_000 < seeds.TEST
-    assert seeds.TEST + 100_000 < 2**31
+    searching = [seeds.search(*key) for key in keys]
+    assert min(searching) > seeds.TEST + seeds.ROOM and max(searching) + 100_000 < 2**31
 
 
 def test_seeds_are_the_same_on_every_machine() -> None:
@@ -37,7 +38,7 @@ def test_checked(seed: Any) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, np.bool_(True), "1", None, 10**400])
 def test_checked_refuses(seed: Any) -> None:
-    for function in (seeds.checked, seeds.training, seeds.selection):
+    for function in (seeds.checked, seeds.training, seeds.selection, seeds.search):
         with pytest.raises(
             TaskDistillError, match=r"A seed must be an integer from 0 to 2\*\*32 - 1, but is"
         ):

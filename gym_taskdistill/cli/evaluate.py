@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from stable_baselines3.common.utils import get_device
@@ -32,6 +32,7 @@ from gym_taskdistill.files import write_text
 from gym_taskdistill.hub import is_address
 from gym_taskdistill.learners import learner_distribution, without_groups
 from gym_taskdistill.machine import use_threads
+from gym_taskdistill.policies.ensemble import EnsembleRule
 from gym_taskdistill.policies.evaluation import evaluate
 from gym_taskdistill.recipes.reproduce import load_distillation
 from gym_taskdistill.seeds import TEST
@@ -65,6 +66,13 @@ class EvaluateArgs:
     """Learner distributions to draw agents from, by name; table_1 stands for the paper's six columns,
     any_network for twelve architectures that differ more, and package.module:function for networks that a
     function makes. By default the one the dataset was distilled over."""
+
+    ensemble: int = 1
+    """Fresh learners in each agent, which act as one."""
+
+    ensemble_rule: Literal["mean", "majority", "median"] = "mean"
+    """How they do: by the mean of their action probabilities (or of continuous actions), by a majority of
+    their most likely actions, or by the median of continuous ones."""
 
     trust: bool = False
     """Run the code that files name: modules of environments and wrappers, functions that make learners, and
@@ -113,6 +121,7 @@ def evaluate_command(args: EvaluateArgs) -> None:
     use_threads(args.jobs, args.torch_threads)
     path = dataset_path(args.dataset, args.variant, key_values(args.env_kwargs, "--env-kwargs"))
     dataset = DistilledDataset.load(path)
+    EnsembleRule(dataset.spaces[1], args.ensemble_rule)  # refuses before any are tested
     datasets = [dataset] if args.seeds is None else _distillations(args)
     task = _task(args, dataset)
     names: list[str | None] = [*without_groups(args.learners)]
@@ -174,6 +183,8 @@ def _scores(
             args.agents,
             args.episodes,
             learners=learners,
+            ensemble=args.ensemble,
+            ensemble_rule=args.ensemble_rule,
             deterministic=args.deterministic,
             seed=args.seed,
             env=task,

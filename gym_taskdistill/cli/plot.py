@@ -1,4 +1,4 @@
-"""``python -m gym_taskdistill.plot``: draw learning curves, performance profiles, or a dataset's rows."""
+"""``python -m gym_taskdistill.plot``: draw learning curves, profiles, rows, or an architecture search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from gym_taskdistill.cli.common import key_values, load_dataset, run_command
 from gym_taskdistill.dataset.file import read_card
 from gym_taskdistill.uses.curves import plot_learning_curves
 from gym_taskdistill.uses.profiles import plot_profiles
+from gym_taskdistill.uses.rankings import plot_search
 from gym_taskdistill.uses.rows import plot_rows
+from gym_taskdistill.uses.search import RANKED_BY
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,37 @@ class RowsArgs:
     """File to write: .png, .pdf or .svg."""
 
 
+@dataclass(frozen=True)
+class SearchFigureArgs:
+    """Draw what an architecture search found: a panel for each trait, the best architecture at the top."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of the search, such as runs/search/Hopper-v4/universal-ridge."""
+
+    by: str = RANKED_BY
+    """Trait that architectures are ranked by."""
+
+    out: Path = Path("search.png")
+    """File to write: .png, .pdf or .svg."""
+
+
 Command = (
     Annotated[CurvesArgs, tyro.conf.subcommand("curves")]
     | Annotated[ProfileArgs, tyro.conf.subcommand("profile")]
     | Annotated[RowsArgs, tyro.conf.subcommand("rows")]
+    | Annotated[SearchFigureArgs, tyro.conf.subcommand("search")]
 )
 
 
-def plot(args: CurvesArgs | ProfileArgs | RowsArgs) -> None:
+def plot(args: CurvesArgs | ProfileArgs | RowsArgs | SearchFigureArgs) -> None:
     """Run the subcommand that was parsed."""
     if isinstance(args, CurvesArgs):
         plot_learning_curves(args.runs, args.out, args.over_seeds)
     elif isinstance(args, ProfileArgs):
         cards = {name: read_card(zoo.resolve(name)) for name in args.entries}
         plot_profiles(cards, args.out, args.learners, args.deterministic)
+    elif isinstance(args, SearchFigureArgs):
+        plot_search(args.folder, args.out, args.by)
     else:
         env_kwargs = key_values(args.env_kwargs, "--env-kwargs")
         plot_rows(load_dataset(args.dataset, args.variant, env_kwargs), args.out)

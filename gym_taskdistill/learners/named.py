@@ -98,9 +98,10 @@ _FAMILIES: dict[str, type[LearnerDistribution]] = {
 }
 
 
-#: What names a learner distribution: a name, a plain description, the distribution itself, or a function
-#: ``(obs_space, n_outputs) -> nn.Module`` or its name, ``"package.module:function"``.
-LearnersArg = str | Mapping[str, Any] | LearnerDistribution | Factory
+#: What names a learner distribution: a name, a plain description, the distribution itself, a function
+#: ``(obs_space, n_outputs) -> nn.Module`` or its name, ``"package.module:function"``; or a list of
+#: these, which is their mixture in equal shares.
+LearnersArg = str | Mapping[str, Any] | LearnerDistribution | Factory | list[Any] | tuple[Any, ...]
 
 
 def register_family(name: str, family: type[LearnerDistribution]) -> None:
@@ -132,8 +133,8 @@ def learner_distribution(spec: LearnersArg, *, trust: bool = False) -> LearnerDi
 
     Args:
         spec: A name of `NAMED_LEARNERS`, a mapping as `LearnerDistribution.spec` gives it (members of a
-            mixture may be names), a distribution, which is returned as it is, or what makes a `ModuleFamily`:
-            a function or the name of one.
+            mixture may be names), a distribution, which is returned as it is, what makes a `ModuleFamily`: a
+            function or the name of one; or a list of these, their mixture in equal shares.
         trust: Allow the functions that ``spec`` names and import them, which runs their modules' code. Else
             one that was not allowed (see `gym_taskdistill.trust`), nor used by the caller himself, is refused
             as soon as a learner is drawn.
@@ -162,6 +163,8 @@ def code_of(spec: Any) -> tuple[str, ...]:
     match spec:
         case str() if ":" in spec:
             return (spec,)
+        case list() | tuple():
+            return tuple(name for member in spec for name in code_of(member))
         case {"family": "module", "factory": str(factory)}:
             return (factory,)
         case {"family": "mixture", "members": [*members]}:
@@ -179,6 +182,8 @@ def _built(spec: LearnersArg) -> LearnerDistribution:
                 f"{did_you_mean(spec, NAMED_LEARNERS)}"
             )
         return NAMED_LEARNERS[spec]
+    if isinstance(spec, list | tuple):
+        spec = {"family": "mixture", "members": spec}
     settings: dict[str, Any] = (
         dict(spec) if isinstance(spec, Mapping) else {"family": "module", "factory": spec}
     )

@@ -20,23 +20,6 @@ from gym_taskdistill.dataset.spaces import n_logits, space_to_dict
 from gym_taskdistill.tasks.spaces import flat_action_space
 
 
-def average_choices(logits: Tensor, sizes: list[int]) -> Tensor:
-    """Return logits whose softmaxes are the mean of softmaxes over the first dimension.
-
-    Args:
-        logits: Those of all choices side by side, ``(M, ..., sum(sizes))``.
-        sizes: Number of actions of each choice.
-    """
-    parts = [torch.log_softmax(part, dim=-1).logsumexp(dim=0) for part in logits.split(sizes, dim=-1)]
-    return torch.cat(parts, dim=-1)
-
-
-def average_coins(logits: Tensor) -> Tensor:
-    """Return logits ``(...)`` whose sigmoids are the mean of sigmoids over the first dimension."""
-    heads, tails = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
-    return heads.logsumexp(dim=0) - tails.logsumexp(dim=0)
-
-
 class ActionDistribution(ABC):
     """A distribution over actions for each of a batch ``(...)`` of observations."""
 
@@ -55,10 +38,6 @@ class ActionDistribution(ABC):
     @abstractmethod
     def entropy(self) -> Tensor:
         """Return the entropy in nats of each distribution, shape ``(...)``."""
-
-    @abstractmethod
-    def average(self) -> ActionDistribution:
-        """Average over the first dimension: the policy of an ensemble."""
 
 
 class Categorical(ActionDistribution):
@@ -89,10 +68,6 @@ class Categorical(ActionDistribution):
         """Return the entropy in nats, shape ``(...)``."""
         return -(self.log_probs.exp() * self.log_probs).sum(dim=-1)
 
-    def average(self) -> Categorical:
-        """Average the action probabilities."""
-        return Categorical(average_choices(self.logits, [self.logits.shape[-1]]))
-
 
 class DiagGaussian(ActionDistribution):
     """Independent normals of means ``(..., A)`` and a ``log_std`` that broadcasts to them."""
@@ -117,10 +92,6 @@ class DiagGaussian(ActionDistribution):
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, summed over the dimensions."""
         return (self.log_std + 0.5 * (1.0 + math.log(2 * math.pi))).sum(dim=-1)
-
-    def average(self) -> DiagGaussian:
-        """Average the means and the log standard deviations."""
-        return DiagGaussian(self.mean.mean(dim=0), self.log_std.mean(dim=0))
 
 
 class MultiCategorical(ActionDistribution):
@@ -158,10 +129,6 @@ class MultiCategorical(ActionDistribution):
         """Return the entropy in nats, summed over the choices."""
         return torch.stack([part.entropy() for part in self.parts]).sum(dim=0)
 
-    def average(self) -> MultiCategorical:
-        """Average the probabilities of each choice."""
-        return MultiCategorical(average_choices(self.logits, list(self.sizes)), self.sizes)
-
 
 class Bernoulli(ActionDistribution):
     """Independent coins: action i is 1 with probability sigmoid of its logit; both are ``(..., A)``."""
@@ -187,10 +154,6 @@ class Bernoulli(ActionDistribution):
         """Return the entropy in nats, summed over the coins."""
         heads, tails = (nn.functional.logsigmoid(sign * self.logits) for sign in (1, -1))
         return -(heads.exp() * heads + tails.exp() * tails).sum(dim=-1)
-
-    def average(self) -> Bernoulli:
-        """Average the probabilities of each coin."""
-        return Bernoulli(average_coins(self.logits))
 
 
 #: Makes a distribution of a network's outputs, and of its log standard deviation where it has one.

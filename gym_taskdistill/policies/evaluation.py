@@ -18,6 +18,7 @@ from gym_taskdistill.dataset.card import Score
 from gym_taskdistill.dataset.dataset import DistilledDataset
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.learners import NAMED_LEARNERS, LearnerDistribution, LearnersArg, learner_distribution
+from gym_taskdistill.policies.ensemble import EnsembleRule
 from gym_taskdistill.policies.trained import TrainedLearners, train_fresh_learners
 from gym_taskdistill.tasks import EnvArg, Task, as_task
 from gym_taskdistill.tasks.processes import ProcessVecEnv
@@ -119,6 +120,8 @@ def evaluate(
     n_episodes: int = 100,
     *,
     learners: LearnersArg | None = None,
+    ensemble: int = 1,
+    ensemble_rule: str = "mean",
     deterministic: bool = False,
     seed: int = 0,
     env: EnvArg | None = None,
@@ -136,6 +139,8 @@ def evaluate(
         n_episodes: Full episodes for each.
         learners: Another learner distribution than the dataset's own, such as a column of Table 1, or a
             function that makes networks.
+        ensemble: Fresh learners in each agent, which act as one.
+        ensemble_rule: How they do: ``"mean"``, ``"majority"`` or ``"median"``; see `EnsembleRule`.
         deterministic: Take the mode of the policy instead of sampling as the paper does.
         seed: Makes the result reproducible on one machine; use another one than in training.
         env: What to test on: a task, an id, or a function that makes the environment; by default the card's
@@ -153,15 +158,20 @@ def evaluate(
 
     Raises:
         DatasetError: The dataset does not fit the task.
-        TaskDistillError: The task or the learners cannot be built.
-        ValueError: There is no agent or no episode.
+        TaskDistillError: The task or the learners cannot be built, there is no agent or no episode, or the
+            rule does not fit the actions.
     """
     n_agents, n_episodes = _checked_size(n_agents, n_episodes)
     seed = seeds.checked(seed)
+    if ensemble < 1:
+        raise TaskDistillError(f"An agent needs at least 1 learner, not an ensemble of {ensemble}.")
     if trust:
         allow(*dataset.card.code)
     task = dataset.task if env is None else as_task(env)
     dataset.check_env((task.observation_space, task.action_space))
+    # A learner by itself is the mean of one.
+    alone = (ensemble, ensemble_rule) == (1, "mean")
+    rule = None if alone else EnsembleRule(dataset.spaces[1], ensemble_rule)
     distribution = (
         learner_distribution(dataset.card.learners)
         if learners is None
@@ -173,7 +183,7 @@ def evaluate(
         n_agents,
         n_episodes,
         max_columns=MAX_COLUMNS[task.is_vectorised and not dataset.has_images],
-        max_agents=max(1, MAX_BYTES // (4 * parameters + 1)),
+        max_agents=max(1, MAX_BYTES // (4 * parameters * ensemble + 1)),
     )
     shape = n_agents, n_episodes
     returns, lengths, cut_off = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, bool)
@@ -181,14 +191,14 @@ def evaluate(
     try:
         for first in range(0, n_agents, agents_at_once):
             count = min(agents_at_once, n_agents - first)
-            agents = train_fresh_learners(dataset, count, generator, distribution)
+            agents = train_fresh_learners(dataset, count * ensemble, generator, distribution)
             if vec_env is None or vec_env.num_envs != count * envs_per_agent:
                 if vec_env is not None:
                     vec_env.close()
                 vec_env = task.make_vec_env(count * envs_per_agent, step_cap=STEP_CAP, n_jobs=n_jobs)
             vec_env.seed(seed + first)
             chunk = slice(first, first + count)
-            act = acting(agents, dataset, deterministic, generator)
+            act = acting(agents, dataset, deterministic, generator, rule, ensemble)
             played = play(act, vec_env, n_episodes // envs_per_agent, progress)
             returns[chunk], lengths[chunk], cut_off[chunk] = (array.reshape(count, -1) for array in played)
     finally:
@@ -200,7 +210,10 @@ def evaluate(
             f"after {STEP_CAP} steps; give the environment a time limit, such as max_episode_steps.",
             stacklevel=2,
         )
-    return Evaluation(returns, lengths, task, _name(distribution), deterministic, seed)
+    name = _name(distribution)
+    if rule is not None:
+        name = f"ensembles of {ensemble} {name} by {ensemble_rule}"
+    return Evaluation(returns, lengths, task, name, deterministic, seed)
 
 
 def _checked_size(n_agents: int, n_episodes: int) -> tuple[int, int]:
@@ -218,22 +231,37 @@ def _checked_size(n_agents: int, n_episodes: int) -> tuple[int, int]:
 
 
 def acting(
-    agents: TrainedLearners, dataset: DistilledDataset, deterministic: bool, generator: torch.Generator
+    agents: TrainedLearners,
+    dataset: DistilledDataset,
+    deterministic: bool,
+    generator: torch.Generator,
+    rule: EnsembleRule | None = None,
+    size: int = 1,
 ) -> Act:
     """Let M agents act, each in an equal share of the columns of a vec-env, one share behind the other.
 
     Args:
-        agents: The agents.
+        agents: The agents; or, of ensembles, ``size * M`` learners, of which every M-th is of one ensemble,
+            so that learners of several architectures are spread over all of them.
         dataset: Whose view they have of observations.
         deterministic: Take the mode of their policies.
         generator: Source of the actions, on the dataset's device.
+        rule: How the members of an ensemble act as one; ``None`` if each learner acts by itself.
+        size: Members of an ensemble.
     """
 
     def act(obs: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             batch = torch.as_tensor(np.ascontiguousarray(obs), dtype=torch.float32, device=dataset.x.device)
             batch = dataset.normalize(batch.reshape(-1, *dataset.obs_shape))
-            distribution = agents.action_distribution(batch.unflatten(0, (len(agents.learners), -1)))
+            seen = batch.unflatten(0, (len(agents.learners) // size, -1))
+            if rule is None:
+                distribution = agents.action_distribution(seen)
+            else:
+                outputs, log_std = agents.outputs(seen.repeat(size, *[1] * (seen.dim() - 1)))
+                if log_std is not None:
+                    log_std = log_std.expand(len(outputs), 1, -1).unflatten(0, (size, -1))
+                distribution = rule.distribution(outputs.unflatten(0, (size, -1)), log_std)
             actions = distribution.mode() if deterministic else distribution.sample(generator)
             array: np.ndarray = actions.flatten(0, 1).cpu().numpy()
             return array

@@ -26,23 +26,36 @@ from gym_taskdistill.errors import TaskDistillError, did_you_mean, import_extra
 from gym_taskdistill.files import replacing
 from gym_taskdistill.learners.module_stack import differentiable_attention, split_head
 from gym_taskdistill.machine import single_precision
-from gym_taskdistill.policies.action_distributions import average_choices, average_coins, n_outputs
+from gym_taskdistill.policies.ensemble import Ensemble, EnsembleRule
 from gym_taskdistill.policies.trained import TrainedLearners
 from gym_taskdistill.tasks.spaces import flat_action_space, flat_observation_space
 from gym_taskdistill.tasks.vec_env import own_spaces
 
 
 @single_precision()
-def module(dataset: DistilledDataset, trained: TrainedLearners, index: int | None = None) -> nn.Sequential:
+def module(ensemble: Ensemble, index: int | None = None) -> nn.Sequential:
     """Export trained learners, from raw observations to their outputs; see `DistilledPolicy.to_torch`."""
+    dataset = ensemble.datasets[0]
     own, parts = dataset.spaces[0], list[nn.Module]()
     if isinstance(own, spaces.Box) and own.shape != dataset.obs_shape:
         parts.append(ChannelsFirst() if dataset.has_images else nn.Flatten() if own.shape else AsColumn())
-    parts += [] if dataset.view.is_identity else [copy.deepcopy(dataset.view)]
-    if index is None and len(trained.learners) > 1:
-        members = [nn.Sequential(*_layers(dataset, trained, i)) for i in range(len(trained.learners))]
-        return nn.Sequential(*parts, Ensemble(members, dataset.spaces[1]))
-    return nn.Sequential(*parts, *_layers(dataset, trained, index or 0))
+    if index is None and len(ensemble) == 1:
+        index = 0
+    if index is not None:
+        dataset, trained, number = ensemble.member(index)
+        return nn.Sequential(*parts, *_view(dataset), *_layers(dataset, trained, number))
+    # Members that were trained on one dataset share its view.
+    shared = len(ensemble.datasets) == 1
+    members = []
+    for i in range(len(ensemble)):
+        dataset, trained, number = ensemble.member(i)
+        view = [] if shared else _view(dataset)
+        members.append(nn.Sequential(*view, *_layers(dataset, trained, number)))
+    return nn.Sequential(*parts, *(_view(dataset) if shared else []), Members(members, ensemble.rule))
+
+
+def _view(dataset: DistilledDataset) -> list[nn.Module]:
+    return [] if dataset.view.is_identity else [copy.deepcopy(dataset.view)]
 
 
 def _layers(dataset: DistilledDataset, trained: TrainedLearners, index: int) -> list[nn.Module]:
@@ -53,35 +66,26 @@ def _layers(dataset: DistilledDataset, trained: TrainedLearners, index: int) -> 
     return [*([nn.Flatten()] if spread else []), *layers]
 
 
-class Ensemble(nn.Module):
-    """Several learners as one module: its policy is the mean of theirs, as in `DistilledPolicy.ensemble`.
+class Members(nn.Module):
+    """Several learners as one module, which acts as their ensemble does.
 
     Args:
-        members: Modules from what learners see, ``(n, *obs_shape)``, to outputs ``(n, n_outputs)``.
-        action_space: The environment's own space of actions, which says what outputs mean.
+        members: Modules from what all of them see to outputs ``(n, n_outputs)``.
+        rule: How they act as one.
     """
 
-    def __init__(self, members: Sequence[nn.Module], action_space: spaces.Space[Any]) -> None:
+    def __init__(self, members: Sequence[nn.Module], rule: EnsembleRule) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.are_means = isinstance(action_space, spaces.Box)
-        self.are_coins = isinstance(action_space, spaces.MultiBinary)
-        if isinstance(action_space, spaces.MultiDiscrete):
-            self.sizes: list[int] = action_space.nvec.flatten().tolist()
-        else:
-            self.sizes = [n_outputs(action_space)]
+        self.rule = rule
 
     def forward(self, seen: Tensor) -> Tensor:
-        """Map ``(n, *obs_shape)`` to the logits, or the mean, of the averaged policy, ``(n, n_outputs)``."""
+        """Return the logits, or the mean, of the ensemble's policy, ``(n, n_outputs)``."""
         outputs: list[Tensor] = []
         for member in self.members:
             outputs.append(member(seen))  # TorchScript knows no comprehension here
-        stacked = torch.stack(outputs)
-        if self.are_means:
-            return stacked.mean(dim=0)
-        if self.are_coins:
-            return average_coins(stacked)
-        return average_choices(stacked, self.sizes)
+        combined: Tensor = self.rule(torch.stack(outputs))
+        return combined
 
 
 class _WithLogStd(nn.Module):
@@ -100,16 +104,16 @@ class _WithLogStd(nn.Module):
 
 
 @single_precision()
-def onnx(dataset: DistilledDataset, trained: TrainedLearners, path: Path, index: int | None = None) -> Path:
+def onnx(ensemble: Ensemble, path: Path, index: int | None = None) -> Path:
     """Write trained learners as an ONNX file; see `DistilledPolicy.to_onnx`."""
     import_extra("onnx", "onnx", "Files of ONNX")
-    network: nn.Module = module(dataset, trained, index)
+    network: nn.Module = module(ensemble, index)
     names = ["observation", "logits"]
-    if trained.log_std is not None:
-        rows = trained.log_std.expand(len(trained.learners), -1)
-        # The policy of an ensemble has the mean of its members' log standard deviations.
-        network = _WithLogStd(network, rows.mean(0) if index is None else rows[index])
+    if ensemble.log_std is not None:
+        rows = ensemble.log_std.squeeze(1)
+        network = _WithLogStd(network, ensemble.rule(rows) if index is None else rows[index])
         names[1:] = ["mean", "log_std"]
+    dataset = ensemble.datasets[0]
     own = dataset.spaces[0]
     shape = own.shape if isinstance(own, spaces.Box) else dataset.obs_shape
     path = path if path.suffix else path.with_name(f"{path.name}.onnx")
@@ -212,19 +216,18 @@ class LearnerPolicy(ActorCriticPolicy):
 
 @single_precision()
 def ppo(
-    dataset: DistilledDataset,
-    trained: TrainedLearners,
+    ensemble: Ensemble,
     env: GymEnv | str,
     index: int | None,
     ppo_kwargs: Mapping[str, Any],
 ) -> PPO:
     """Make an SB3 PPO that starts as a trained learner; see `DistilledPolicy.to_sb3`."""
-    if index is None and len(trained.learners) > 1:
+    if index is None and len(ensemble) > 1:
         raise TaskDistillError(
-            f"SB3's PPO holds one network, but this policy is an ensemble of {len(trained.learners)}; choose "
+            f"SB3's PPO holds one network, but this policy is an ensemble of {len(ensemble)}; choose "
             "a member, such as index=0, or export all of them by to_torch()."
         )
-    index = index or 0
+    dataset, trained, index = ensemble.member(index or 0)
     if isinstance(env, gym.Env):
         dataset.check_env(env)  # by its id too
     own = dataset.spaces
@@ -233,8 +236,7 @@ def ppo(
         for kind, space in zip(("observation", "action"), own, strict=True)
     ]
     _check_sb3_knows(*shown)
-    view = [] if dataset.view.is_identity else [copy.deepcopy(dataset.view)]
-    layers = nn.Sequential(*view, *_layers(dataset, trained, index))
+    layers = nn.Sequential(*_view(dataset), *_layers(dataset, trained, index))
     network = _ending_in_a_linear_layer(layers, dataset)
     settings, given = _checked_kwargs(ppo_kwargs)
     policy_kwargs = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,14 @@ from gym_taskdistill.learners import LearnersArg, learner_distribution
 from gym_taskdistill.policies import export
 from gym_taskdistill.policies.acting import Acting
 from gym_taskdistill.policies.action_distributions import ActionDistribution
+from gym_taskdistill.policies.ensemble import Ensemble, EnsembleRule, check_one_task
 from gym_taskdistill.policies.episodes import record_minari
 from gym_taskdistill.policies.evaluation import Progress
-from gym_taskdistill.policies.trained import network_as_trained, train_fresh_learners
+from gym_taskdistill.policies.trained import (
+    TrainedLearners,
+    network_as_trained,
+    train_fresh_learners,
+)
 from gym_taskdistill.trust import allow
 
 
@@ -34,19 +40,24 @@ class DistilledPolicy(Acting):
     `evaluate_policy`.
 
     Args:
-        dataset: What to train on.
+        dataset: What to train on; or several datasets of one task, such as distillations with other seeds, on
+            each of which members of an ensemble are trained.
         learners: Another learner distribution than the one the dataset was distilled over: a name such as
             ``"random_h"``, a plain description, a `LearnerDistribution`, or a function
-            ``(obs_space, n_outputs)`` that makes a `torch.nn.Module`.
+            ``(obs_space, n_outputs)`` that makes a `torch.nn.Module`. A list of these stands for all of them,
+            in equal shares: members of several architectures.
         seed: Seed of the initialisation and of sampled actions; ``None`` draws one.
-        n_learners: Members of an ensemble, each from its own initialisation; see `ensemble`.
+        n_learners: Members of an ensemble, each from its own initialisation; of several datasets so many of
+            each. See `ensemble`.
+        rule: How members act as one: ``"mean"``, ``"majority"`` or ``"median"``; see `EnsembleRule`.
         network: A network that `DistilledDataset.train` has trained already: the policy acts with it as it
             is, draws and trains none, and follows what becomes of its parameters.
         trust: Run the code that the dataset's card names: modules of its environment, and the function that
             makes its learners; see `gym_taskdistill.trust`.
 
     Raises:
-        TaskDistillError: The learners are unknown or do not fit the dataset, or their code is not trusted.
+        TaskDistillError: The learners are unknown or do not fit the dataset, or their code is not trusted;
+            the datasets are of several tasks; or the rule does not fit the actions.
 
     >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
     >>> observations = np.zeros((5, 8), dtype=np.float32)
@@ -56,38 +67,49 @@ class DistilledPolicy(Acting):
 
     def __init__(
         self,
-        dataset: DistilledDataset,
+        dataset: DistilledDataset | Sequence[DistilledDataset],
         learners: LearnersArg | None = None,
         seed: int | None = None,
         n_learners: int = 1,
         *,
+        rule: str = "mean",
         network: nn.Module | None = None,
         trust: bool = False,
     ) -> None:
         if n_learners < 1:
             raise TaskDistillError(f"A policy needs at least 1 learner, not {n_learners}.")
-        self.dataset, self.own_spaces = dataset, dataset.spaces
-        self.network = network
-        if network is not None and (learners is not None or n_learners > 1):
+        datasets = (dataset,) if isinstance(dataset, DistilledDataset) else tuple(dataset)
+        check_one_task(datasets)
+        self.dataset, self.own_spaces = datasets[0], datasets[0].spaces
+        self.network, self._given = network, learners
+        if network is not None and (learners is not None or n_learners > 1 or len(datasets) > 1):
             raise TaskDistillError(
                 "A policy acts with one network or with learners it draws: give one of them."
             )
+        combine = EnsembleRule(self.own_spaces[1], rule)
         if trust:
-            allow(*dataset.card.code)
-        self.learners = (
-            learner_distribution(dataset.card.learners)
-            if learners is None
-            else learner_distribution(learners, trust=True)  # by the caller himself, not by a file
-        )
+            allow(*(name for one in datasets for name in one.card.code))
         self.seed = (
             int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seeds.checked(seed)
         )
-        self._generator = torch.Generator(dataset.x.device).manual_seed(self.seed)
-        self.trained = (
-            train_fresh_learners(dataset, n_learners, self._generator, self.learners)
+        self._generator = torch.Generator(self.dataset.x.device).manual_seed(self.seed)
+        # What the caller names himself is trusted, what a file names is not.
+        distributions = [
+            learner_distribution(one.card.learners)
+            if learners is None
+            else learner_distribution(learners, trust=True)
+            for one in datasets
+        ]
+        self.learners = distributions[0]
+        trained = (
+            [
+                train_fresh_learners(one, n_learners, self._generator, distribution)
+                for one, distribution in zip(datasets, distributions, strict=True)
+            ]
             if network is None
-            else network_as_trained(dataset, network)
+            else [network_as_trained(self.dataset, network)]
         )
+        self.members = Ensemble(datasets, tuple(trained), combine)
 
     @classmethod
     def from_zoo(
@@ -165,11 +187,17 @@ class DistilledPolicy(Acting):
         return self.own_spaces[1]
 
     def __len__(self) -> int:
-        """Number of learners that vote."""
-        return len(self.trained.learners)
+        """Number of learners that act as one."""
+        return len(self.members)
 
     def __repr__(self) -> str:
-        return f"DistilledPolicy({self.dataset!r}, n_learners={len(self)}, seed={self.seed})"
+        datasets = ", ".join(map(repr, self.members.datasets))
+        return f"DistilledPolicy({datasets}, n_learners={len(self)}, seed={self.seed})"
+
+    @property
+    def trained(self) -> TrainedLearners:
+        """The trained learners; of several datasets those of the first."""
+        return self.members.trained[0]
 
     def _act(self, rows: np.ndarray, deterministic: bool) -> np.ndarray:
         distribution = self._distribution(rows)
@@ -187,7 +215,7 @@ class DistilledPolicy(Acting):
         return rows, single
 
     def distribution(self, observations: Any) -> ActionDistribution:
-        """Return the action distribution at observations, averaged over the members of an ensemble.
+        """Return the action distribution at observations, of an ensemble that by its rule.
 
         Args:
             observations: A batch, as for `predict`.
@@ -200,34 +228,44 @@ class DistilledPolicy(Acting):
     def _distribution(self, rows: np.ndarray) -> ActionDistribution:
         batch = torch.as_tensor(rows, dtype=torch.float32, device=self.dataset.x.device)
         with torch.no_grad():
-            normalized = self.dataset.normalize(batch.reshape(-1, *self.dataset.obs_shape)).unsqueeze(0)
-            everyone = normalized.expand(len(self), *normalized.shape[1:])
-            return self.trained.action_distribution(everyone).average()
+            return self.members.distribution(batch.reshape(-1, *self.dataset.obs_shape))
 
-    def ensemble(self, n_learners: int) -> DistilledPolicy:
-        """Train an ensemble of fresh learners on the same dataset; its members' policies are averaged.
+    def ensemble(
+        self, n_learners: int, rule: str = "mean", learners: LearnersArg | None = None
+    ) -> DistilledPolicy:
+        """Train an ensemble of fresh learners on the same dataset, or on the same datasets.
 
         Args:
-            n_learners: Number of members.
+            n_learners: Number of members; of several datasets so many of each.
+            rule: How they act as one: ``"mean"`` of action probabilities (or of Gaussian parameters),
+                ``"majority"`` of discrete actions, ``"median"`` of continuous ones; see `EnsembleRule`.
+            learners: What to draw them from, such as a list of architectures, each of which gets an equal
+                share; by default what this policy's learner was drawn from.
 
         Returns:
-            A policy whose action probabilities (or Gaussian parameters) are the mean over its members'.
+            A policy that acts as its members do together.
 
         Raises:
-            TaskDistillError: The policy acts with a network of one's own.
+            TaskDistillError: The policy acts with a network of one's own, or the rule does not fit the
+                actions.
+
+        >>> policy = DistilledPolicy.from_zoo("CartPoleND-v0", n=2, seed=0)
+        >>> len(policy.ensemble(5, "majority"))
+        5
         """
         if self.network is not None:
             raise TaskDistillError(
                 "An ensemble draws fresh learners, but this policy acts with one network; use "
                 "DistilledPolicy(dataset).ensemble(n)."
             )
-        return DistilledPolicy(self.dataset, self.learners, self.seed, n_learners)
+        learners = self._given if learners is None else learners
+        return DistilledPolicy(self.members.datasets, learners, self.seed, n_learners, rule=rule)
 
     def to_torch(self, index: int | None = None) -> nn.Sequential:
         """Export the policy as a plain torch module, from raw observations to its outputs.
 
         Args:
-            index: One member of an ensemble; ``None`` for all of them, averaged as the ensemble acts.
+            index: One member of an ensemble; ``None`` for all of them, which act by the ensemble's rule.
 
         Returns:
             A module that maps ``(n, *obs_shape)`` to action logits or means ``(n, n_outputs)``.
@@ -235,7 +273,7 @@ class DistilledPolicy(Acting):
         Raises:
             IndexError: There is no such member.
         """
-        return export.module(self.dataset, self.trained, index)
+        return export.module(self.members, index)
 
     def to_onnx(self, path: str | PathLike[str], index: int | None = None) -> Path:
         """Write the policy as an ONNX file, from raw observations to its outputs; statistics are inside.
@@ -256,7 +294,7 @@ class DistilledPolicy(Acting):
                 file cannot be written.
             IndexError: There is no such member.
         """
-        return export.onnx(self.dataset, self.trained, Path(path), index)
+        return export.onnx(self.members, Path(path), index)
 
     def to_minari(
         self,
@@ -291,7 +329,9 @@ class DistilledPolicy(Acting):
         def agent_of(episode: int) -> DistilledPolicy:
             if not fresh:
                 return self
-            return DistilledPolicy(self.dataset, self.learners, self.seed + episode, len(self))
+            datasets, rule = self.members.datasets, self.members.rule.rule
+            n_each = len(self) // len(datasets)
+            return DistilledPolicy(datasets, self._given, self.seed + episode, n_each, rule=rule)
 
         task = self.dataset.task
         return record_minari(
@@ -331,4 +371,4 @@ class DistilledPolicy(Acting):
         >>> model.predict(np.zeros(8))[0].shape
         ()
         """
-        return export.ppo(self.dataset, self.trained, env, index, ppo_kwargs)
+        return export.ppo(self.members, env, index, ppo_kwargs)

@@ -92,10 +92,21 @@ class TrainedLearners:
         Returns:
             A distribution of batch shape ``(M, b)``.
         """
+        return self.head(*self.outputs(features, layer))
+
+    def outputs(self, features: Tensor, layer: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Return what `act` makes policies of.
+
+        Args:
+            features: As for `act`.
+            layer: Likewise.
+
+        Returns:
+            Outputs, ``(M, b, n_outputs)``, and log standard deviations that broadcast to them, or ``None``.
+        """
         if self.encoder.params:
             features = encode(self.encoder.part(slice(layer, None)), features)
-        outputs = self.learners(features)
-        return self.head(outputs, None if self.log_std is None else self.log_std.unsqueeze(1))
+        return self.learners(features), None if self.log_std is None else self.log_std.unsqueeze(1)
 
 
 def train_learners(

@@ -17,13 +17,12 @@ from torch import distributions as reference
 from gym_taskdistill.errors import TaskDistillError
 from gym_taskdistill.policies.action_distributions import (
     ActionDistribution,
-    Bernoulli,
     Categorical,
     DiagGaussian,
-    MultiCategorical,
     head,
     n_outputs,
 )
+from gym_taskdistill.policies.ensemble import EnsembleRule
 
 BATCH = (3, 5)
 
@@ -147,14 +146,14 @@ def test_sampling_does_not_change_the_distribution() -> None:
 
 def test_an_ensemble_averages_probabilities() -> None:
     ours, theirs = categorical()
-    average = ours.average()
+    average = EnsembleRule(spaces.Discrete(4)).distribution(ours.logits, None)
     torch.testing.assert_close(average.log_probs.exp(), theirs.probs.mean(dim=0))
     assert average.log_prob(torch.zeros(5)).shape == (5,)
 
 
 def test_an_ensemble_averages_means_and_log_stds() -> None:
     mean, log_std = normal(*BATCH, 2), normal(BATCH[0], 1, 2, seed=1)
-    average = DiagGaussian(mean, log_std).average()
+    average = EnsembleRule(spaces.Box(-1, 1, (2,))).distribution(mean, log_std)
     torch.testing.assert_close(average.mode(), mean.mean(0))
     torch.testing.assert_close(average.log_std, log_std.mean(0).expand(5, 2))
 
@@ -213,7 +212,8 @@ def test_samples_of_several_choices_are_as_frequent_as_they_are_likely(space: gy
 
 def test_an_ensemble_averages_the_probabilities_of_each_choice() -> None:
     logits = normal(4, 7, 5)
-    average = MultiCategorical(logits, (3, 2)).average()
+    average = EnsembleRule(spaces.MultiDiscrete([3, 2])).distribution(logits, None)
     for part, own in zip(average.parts, logits.split((3, 2), dim=-1), strict=True):
         torch.testing.assert_close(part.log_probs.exp(), own.softmax(-1).mean(0))
-    torch.testing.assert_close(Bernoulli(logits).average().logits.sigmoid(), logits.sigmoid().mean(0))
+    coins = EnsembleRule(spaces.MultiBinary(5)).distribution(logits, None)
+    torch.testing.assert_close(coins.logits.sigmoid(), logits.sigmoid().mean(0))
