@@ -31,7 +31,8 @@ class SearchArgs:
     """
 
     dataset: tyro.conf.Positional[str]
-    """A dataset file, a zoo entry such as CartPoleND-v0/n=2,universal, or a task, for its default entry."""
+    """A dataset file, a zoo entry such as CartPoleND-v0/n=2,universal-ridge, or a task, which means its
+    default one."""
 
     space: tyro.conf.Positional[Path | None] = None
     """A YAML file of lists: width, depth, activation, init, layer_norm, residual. By default there are 36

@@ -138,7 +138,7 @@ def test_spaces_are_read_and_refused(tmp_path: Path) -> None:
 
 
 def test_what_would_fail_under_way_is_refused() -> None:
-    one_step, ten_steps = zoo.load("CartPoleND-v0/n=1,universal"), zoo.load(ENTRY)
+    one_step, ten_steps = zoo.load("CartPoleND-v0/n=1,universal-ridge"), zoo.load(ENTRY)
     with pytest.raises(TaskDistillError, match='no trait "retrun".*Did you mean "return"'):
         check(ten_steps, protocol(), [], "retrun")
     with pytest.raises(TaskDistillError, match="one step"):
