@@ -166,6 +166,8 @@ def _member(source: PathOrFile, what: str) -> bytes:
             if archive.getinfo(_MEMBER).compress_type != zipfile.ZIP_STORED:
                 raise zipfile.BadZipFile("it is compressed")
             return archive.read(_MEMBER)
+    except ModelError:
+        raise
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         raise ModelError(f"{what} is damaged, or another kind of file ({str(error)[:100]}).") from None
 

@@ -16,7 +16,7 @@ from gym_taskdistill.dataset.fit import SpacePair
 from gym_taskdistill.errors import DatasetError, TaskDistillError, did_you_mean
 from gym_taskdistill.learners import LearnerStack
 from gym_taskdistill.learners.learners import Stack
-from gym_taskdistill.policies.action_distributions import ActionDistribution, Head, head, n_outputs
+from gym_taskdistill.policies.action_distributions import ActionDistribution, Head, head
 from gym_taskdistill.policies.trained import TrainedLearners, encode
 
 #: Rules by which members act as one.
@@ -65,7 +65,7 @@ class EnsembleRule(nn.Module):
         if isinstance(action_space, spaces.MultiDiscrete):
             self.sizes: list[int] = action_space.nvec.flatten().tolist()
         else:
-            self.sizes = [n_outputs(action_space)]
+            self.sizes = [spaces.utils.flatdim(action_space)]
         self.head: Head = head(action_space)
 
     @torch.jit.unused

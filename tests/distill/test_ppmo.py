@@ -389,7 +389,7 @@ def test_the_rate_of_the_hidden_layers_learns_where_it_is_asked_for() -> None:
 
 
 def test_rows_labels_and_learning_rate_all_learn() -> None:
-    model = small(vec_env("Pendulum-v1"), encoder_layers=1, start={"obs_scale": 1.0})
+    model = small(vec_env("Pendulum-v1"), encoder_layers=1, start={"obs_scale": 1.0, "obs_shift": 0.0})
     groups = model.loop.groups
     before = {name: [p.clone() for p in params] for name, params in groups.items()}
     critic = [p.clone() for p in model.policy.critic.parameters()]
