@@ -9,11 +9,9 @@ from pathlib import Path
 import tyro
 
 from gym_taskdistill import seeds
-from gym_taskdistill.cli.common import dataset_path, key_values, print_columns, run_command
+from gym_taskdistill.cli.common import dataset_path, key_values, print_columns, results_name, run_command
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.errors import ZooError
 from gym_taskdistill.uses.baselines import BASELINES, HEAD, Protocol, row, run
-from gym_taskdistill.zoo.entry import entry_folder
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def baselines_command(args: BaselinesArgs) -> None:
         deterministic=args.deterministic,
         seed=seeds.checked(args.seed),
     )
-    folder = args.out or Path("runs/baselines") / _name(dataset)
+    folder = args.out or Path("runs/baselines") / results_name(dataset)
     results = []
     try:
         for result in run(dataset, protocol, folder, args.only or BASELINES, args.jobs):
@@ -113,14 +111,6 @@ def baselines_command(args: BaselinesArgs) -> None:
         f"{protocol.agents} agents x {protocol.episodes} full episodes each, raw rewards; all figures over "
         f"agents' mean returns.\n{folder / 'baselines.csv'}"
     )
-
-
-def _name(dataset: DistilledDataset) -> Path:
-    """Return the folder of a dataset's results below that of all."""
-    try:
-        return entry_folder(dataset.card)
-    except ZooError:
-        return Path(dataset.digest[:12])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,10 +17,11 @@ from gym_taskdistill import seeds, trust, zoo
 from gym_taskdistill.dataset.aggregates import Aggregates, Interval
 from gym_taskdistill.dataset.card import Score, digits
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.errors import TaskDistillError
+from gym_taskdistill.errors import TaskDistillError, ZooError
 from gym_taskdistill.progress import progress
 from gym_taskdistill.safe_yaml import shortened
 from gym_taskdistill.schema import yaml_value
+from gym_taskdistill.zoo.entry import entry_folder
 
 __all__ = [
     "allow_typed",
@@ -179,6 +180,14 @@ def print_columns(headings: Sequence[str], rows: Sequence[Sequence[str]], left: 
         cells = zip(line, widths, headings, strict=True)
         text = "  ".join(cell.ljust(w) if heading in left else cell.rjust(w) for cell, w, heading in cells)
         print(text.rstrip())
+
+
+def results_name(dataset: DistilledDataset) -> Path:
+    """Return the folder of a dataset's results below that of all."""
+    try:
+        return entry_folder(dataset.card)
+    except ZooError:
+        return Path(dataset.digest[:12])
 
 
 def print_scores(title: str, scores: Iterable[Score]) -> None:

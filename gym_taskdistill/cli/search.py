@@ -9,14 +9,12 @@ from pathlib import Path
 import tyro
 
 from gym_taskdistill import seeds
-from gym_taskdistill.cli.common import dataset_path, key_values, print_columns, run_command
+from gym_taskdistill.cli.common import dataset_path, key_values, print_columns, results_name, run_command
 from gym_taskdistill.dataset.dataset import DistilledDataset
-from gym_taskdistill.errors import ZooError
 from gym_taskdistill.uses.architectures import SearchSpace
 from gym_taskdistill.uses.correlations import correlations, read_reference
 from gym_taskdistill.uses.rankings import columns, ranked, table, write_csv
 from gym_taskdistill.uses.search import RANKED_BY, SearchProtocol, SearchResult, search
-from gym_taskdistill.zoo.entry import entry_folder
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def search_command(args: SearchArgs) -> None:
         deterministic=args.deterministic,
         seed=seeds.checked(args.seed),
     )
-    folder = args.out or Path("runs/search") / _name(dataset)
+    folder = args.out or Path("runs/search") / results_name(dataset)
     found: list[SearchResult] = []
     try:
         for result in search(
@@ -131,14 +129,6 @@ def search_command(args: SearchArgs) -> None:
         print(f"\nSpearman's rho with {args.column} of {args.returns}, 95 % interval over architectures:")
         for name, found_rho in correlations(columns(results), reference).items():
             print(f"{name}: {found_rho}")
-
-
-def _name(dataset: DistilledDataset) -> Path:
-    """Return the folder of a dataset's results below that of all."""
-    try:
-        return entry_folder(dataset.card)
-    except ZooError:
-        return Path(dataset.digest[:12])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

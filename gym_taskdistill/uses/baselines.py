@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from gym_taskdistill.schema import Schema, Seconds
 from gym_taskdistill.tasks import Task
 from gym_taskdistill.tasks.spaces import random_actions
 from gym_taskdistill.uses import evolution
+from gym_taskdistill.uses.protocols import claim, document
 from gym_taskdistill.uses.rivals import (
     ROWS,
     RULES,
@@ -168,7 +169,7 @@ def run(
         names = [name for name in names if name != "one-action"]
     with files.lock(folder / ".lock", f'Another process measures baselines in "{folder}".'):
         files.sweep(folder)
-        _claim(folder, protocol)
+        claim(folder, protocol, "baselines that were measured")
         left = [name for name in names if not _file(folder, name).is_file()]
         yield from (_read(folder, name) for name in names if name not in left)
         if left:
@@ -178,35 +179,13 @@ def run(
         write_tables(folder, [_read(folder, name) for name in BASELINES if _file(folder, name).is_file()])
 
 
-def _claim(folder: Path, protocol: Protocol) -> None:
-    path = folder / "protocol.json"
-    if not path.is_file():
-        files.write_text(path, json.dumps(protocol.to_dict(), indent=2) + "\n")
-        return
-    found = _document(path)
-    for name, value in protocol.to_dict().items():
-        if found.get(name) != value:
-            raise TaskDistillError(
-                f'"{folder}" holds baselines that were measured with {name}={found.get(name)}, not {value}; '
-                "choose another folder by --out."
-            )
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise TaskDistillError(f'"{path}" cannot be read; remove it.') from None
-    return document if isinstance(document, dict) else {}
-
-
 def _file(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
 def _read(folder: Path, name: str) -> Result:
     path = _file(folder, name)
-    return Result.read(_document(path), str(path))
+    return Result.read(document(path), str(path))
 
 
 def _record_expert(dataset: DistilledDataset, protocol: Protocol, folder: Path) -> None:

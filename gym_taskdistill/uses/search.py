@@ -20,6 +20,7 @@ from gym_taskdistill.policies.evaluation import MAX_BYTES, MAX_EPISODES
 from gym_taskdistill.policies.policy import DistilledPolicy
 from gym_taskdistill.schema import Schema, Seconds
 from gym_taskdistill.uses.architectures import Architecture, SearchSpace
+from gym_taskdistill.uses.protocols import claim, document
 from gym_taskdistill.uses.traits import TRAITS, Examination
 
 #: How architectures are chosen where not all of them are tried; but for ``random``, by Optuna.
@@ -171,7 +172,7 @@ def search(
         check(dataset, protocol, chosen, by)
     with files.lock(folder / ".lock", f'Another process searches in "{folder}".'):
         files.sweep(folder)
-        _claim(folder, protocol)
+        claim(folder, protocol, "architectures that were examined")
         _prepare(dataset, protocol, folder)
         wanted = set(every if SAMPLERS[sampler] is not None else chosen)
         done = [result for result in read_results(folder) if result.architecture in wanted]
@@ -197,7 +198,7 @@ def read_results(folder: Path) -> list[SearchResult]:
         TaskDistillError: A file cannot be read.
     """
     paths = sorted(folder.glob("[0-9]*x[0-9]*,*.json"))
-    return sorted((SearchResult.read(_document(p), str(p)) for p in paths), key=lambda result: result.number)
+    return sorted((SearchResult.read(document(p), str(p)) for p in paths), key=lambda result: result.number)
 
 
 def read_protocol(folder: Path) -> SearchProtocol:
@@ -209,29 +210,7 @@ def read_protocol(folder: Path) -> SearchProtocol:
     path = folder / "protocol.json"
     if not path.is_file():
         raise TaskDistillError(f'"{folder}" is no folder of a search; make one by taskdistill search.')
-    return SearchProtocol.read(_document(path), str(path))
-
-
-def _claim(folder: Path, protocol: SearchProtocol) -> None:
-    path = folder / "protocol.json"
-    if not path.is_file():
-        files.write_text(path, json.dumps(protocol.to_dict(), indent=2) + "\n")
-        return
-    found = _document(path)
-    for name, value in protocol.to_dict().items():
-        if found.get(name) != value:
-            raise TaskDistillError(
-                f'"{folder}" holds architectures that were examined with {name}={found.get(name)}, not '
-                f"{value}; choose another folder by --out."
-            )
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise TaskDistillError(f'"{path}" cannot be read; remove it.') from None
-    return document if isinstance(document, dict) else {}
+    return SearchProtocol.read(document(path), str(path))
 
 
 def _prepare(dataset: DistilledDataset, protocol: SearchProtocol, folder: Path) -> None:
